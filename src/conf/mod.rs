@@ -1,0 +1,1 @@
+//! The nginx.conf language: words, blocks, includes, directive tables. Knows no directive.

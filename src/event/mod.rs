@@ -1,0 +1,1 @@
+//! One thread's loop: readiness, tasks, timers, jobs handed to threads.

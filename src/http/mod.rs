@@ -1,0 +1,1 @@
+//! HTTP: request, place, phases, filters, variables, drivers.

@@ -1,0 +1,1 @@
+//! The process tree: master, worker, privileged process, helper, signals, upgrade.

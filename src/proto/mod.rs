@@ -1,0 +1,1 @@
+//! Wire protocols: bytes in, events out, bytes out. No socket, no clock.

@@ -1,0 +1,1 @@
+//! TLS: client hello, fingerprints, certificates, sessions, server and client.

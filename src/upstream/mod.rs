@@ -1,0 +1,1 @@
+//! Peers: balancing, keepalive, retry.
