@@ -1,4 +1,12 @@
 //! TLS: client hello, fingerprints, certificates, sessions, server and client.
 
+pub mod ciphers;
 pub mod client_hello;
+pub mod der;
+pub mod dn;
 pub mod fingerprint;
+pub mod names;
+pub mod pem;
+pub mod private_key;
+pub mod refusal;
+pub mod x509;
