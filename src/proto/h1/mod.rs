@@ -6,15 +6,38 @@
 //! 1. append what arrived to the buffer, call [`RequestHead::read`] with the whole buffer;
 //! 2. on [`Progress::Partial`] wait for more and call again: what was read is not read twice;
 //! 3. on [`Progress::Host`] (only if asked for) choose the server, call again with its rules;
-//! 4. on [`Progress::Complete`] the body follows at `len`; [`RequestHead::clear`] when done.
+//! 4. on [`Progress::Complete`] the body follows at `len`: a [`Body`] takes it out of its framing;
+//! 5. [`RequestHead::clear`] when the request is done.
+//!
+//! A client reads a [`ReplyHead`] in the same way, and a [`Body`] of [`ReplyHead::framing`].
 
+use std::borrow::Cow;
+
+mod body;
+mod cursor;
 mod field;
 mod request;
 mod request_line;
+mod response;
 
+pub use body::{
+    Body, BodyError, CHUNK_END, ChunkHead, Framing, LAST_CHUNK, Piece, push_last_chunk,
+};
 pub use field::Field;
-pub use request::{Authority, Framing, HeadError, HeadRules, KeepAlive, Progress, RequestHead};
+pub use request::{Authority, HeadError, HeadRules, IGNORED_SHOWN, KeepAlive, RequestHead};
 pub use request_line::{Method, RequestLine, Version};
+pub use response::{ReplyError, ReplyHead};
+
+/// How far a head has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More bytes are needed.
+    Partial,
+    /// [`RequestHead::authority`] is known now; call again with the rules of its server.
+    Host,
+    /// The head takes the first `len` bytes of the buffer; the body follows.
+    Complete { len: usize },
+}
 
 /// A range of the buffer that holds a head; offsets in bytes from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +58,12 @@ impl Span {
     pub fn of(self, buffer: &[u8]) -> &[u8] {
         &buffer[self.start as usize..self.end as usize]
     }
+    /// The bytes as text for the log, cut where nginx cuts header lines.
+    fn shown(self, buffer: &[u8]) -> Cow<'_, str> {
+        let bytes = self.of(buffer);
+        String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_MAX)])
+    }
+
     #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
@@ -49,8 +78,16 @@ impl Span {
     }
 }
 
+/// The longest part of a header line that is logged, in bytes.
+const SHOWN_MAX: usize = 2048 - 300;
+
+/// Whether `word` (lower case) stands anywhere in `value`.
+fn contains_word(value: &[u8], word: &[u8]) -> bool {
+    value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
+}
+
 /// A decimal number as nginx reads lengths: digits only, at most `i64::MAX`.
-pub(crate) fn number(digits: &[u8]) -> Option<u64> {
+fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use super::body::Framing;
+use super::cursor::LineCursor;
 use super::field::{self, Field, Line};
 use super::request_line::{self, Method, RequestLine, Stop, Version};
-use super::{Span, number};
+use super::{Progress, Span, contains_word, number};
 use crate::proto::header::{HeaderId, HeaderSet};
 use crate::proto::host;
 
@@ -40,17 +42,6 @@ impl Default for HeadRules {
     }
 }
 
-/// How far a head has been read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// More bytes are needed.
-    Partial,
-    /// [`RequestHead::authority`] is known now; call again with the rules of its server.
-    Host,
-    /// The head takes the first `len` bytes of the buffer; the body follows.
-    Complete { len: usize },
-}
-
 /// Whom the request is for: the request line's host if it has one, else the Host field's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authority {
@@ -59,16 +50,6 @@ pub struct Authority {
     /// The port that was written, or 0.
     pub port: u16,
     pub has_upper: bool,
-}
-
-/// How the request's body is delimited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Framing {
-    #[default]
-    None,
-    /// Content-Length; may be 0.
-    Length(u64),
-    Chunked,
 }
 
 /// What the Connection fields ask for.
@@ -90,6 +71,7 @@ pub struct RequestHead {
     /// Which known names are among `fields`.
     pub present: HeaderSet,
     pub authority: Option<Authority>,
+    /// How the body that follows is delimited; never until close.
     pub framing: Framing,
     pub keep_alive: KeepAlive,
     /// Lines dropped by `ignore_invalid_headers`, for the log; the first [`IGNORED_SHOWN`].
@@ -103,15 +85,9 @@ pub const IGNORED_SHOWN: usize = 16;
 #[derive(Debug, Default)]
 struct State {
     place: Place,
-    /// Where the line being read starts.
-    line_start: u32,
-    /// The bytes of the buffer that were searched for this line's end.
-    searched: u32,
-    /// Read an unfinished line again when the buffer has this many bytes: so that errors are
-    /// found early, yet a line that drips in is read a logarithmic number of times.
-    look_again: u32,
+    cursor: LineCursor,
     /// Where nginx's current header buffer would end, and how many large ones are taken.
-    room_end: u32,
+    room_end: usize,
     buffers_taken: u32,
 }
 
@@ -146,17 +122,17 @@ impl RequestHead {
             return self.read_fields(buffer, rules);
         }
         if self.state.place == Place::Done {
-            return Ok(Progress::Complete { len: self.state.line_start as usize });
+            return Ok(Progress::Complete { len: self.state.cursor.start });
         }
-        if !self.skip_blank(buffer, rules)? || !self.worth_reading(buffer) {
+        if !self.skip_blank(buffer, rules)? || !self.state.cursor.is_worth_a_look(buffer) {
             return self.wait(buffer, rules);
         }
-        let start = self.state.line_start as usize;
+        let start = self.state.cursor.start;
         match request_line::read(buffer, start) {
             Ok((line, next)) => {
                 self.fits(next, rules)?;
                 self.line = line;
-                self.next_line(next);
+                self.state.cursor = LineCursor::at(next);
                 self.take_line(buffer, rules)
             }
             Err(Stop::Partial) => self.wait(buffer, rules),
@@ -193,7 +169,7 @@ impl RequestHead {
 
     /// The line being read when an error was found; for the log.
     pub fn current_line_start(&self) -> usize {
-        self.state.line_start as usize
+        self.state.cursor.start
     }
 
     /// Skips line ends before the request line; says whether anything follows them.
@@ -201,58 +177,40 @@ impl RequestHead {
         if self.state.place == Place::RequestLine {
             return Ok(true);
         }
-        let mut at = self.state.line_start as usize;
+        let mut at = self.state.cursor.start;
         while let Some(b'\r' | b'\n') = buffer.get(at) {
             at += 1;
         }
         if at > rules.first_buffer as usize {
             return Err(HeadError::InvalidRequest);
         }
-        self.state.line_start = at as u32;
-        self.state.searched = at as u32;
-        self.state.look_again = 0;
+        self.state.cursor = LineCursor::at(at);
         if at == buffer.len() {
             return Ok(false);
         }
-        self.state.room_end = at as u32 + rules.first_buffer;
+        self.state.room_end = at + rules.first_buffer as usize;
         self.state.place = Place::RequestLine;
         Ok(true)
-    }
-
-    /// Whether reading the unfinished line again may tell something new.
-    #[inline]
-    fn worth_reading(&mut self, buffer: &[u8]) -> bool {
-        if buffer.len() >= self.state.look_again as usize {
-            return true;
-        }
-        let searched = self.state.searched as usize;
-        self.state.searched = buffer.len() as u32;
-        memchr::memchr(b'\n', &buffer[searched..]).is_some()
     }
 
     /// The line is not finished: refuses it if it outgrows its room.
     #[cold]
     fn wait(&mut self, buffer: &[u8], rules: &HeadRules) -> Result<Progress, HeadError> {
-        let len = buffer.len();
         if self.state.place == Place::Blank {
             return Ok(Progress::Partial);
         }
-        if let Err(too_long) = self.fits(len + 1, rules) {
+        if let Err(too_long) = self.fits(buffer.len() + 1, rules) {
             // What is wrong before the limit is the error, however the bytes arrived.
             return Err(self.error_before(buffer, rules).unwrap_or(too_long));
         }
-        let state = &mut self.state;
-        state.searched = len as u32;
-        if len >= state.look_again as usize {
-            state.look_again = len as u32 + (len as u32 - state.line_start).max(64);
-        }
+        self.state.cursor.wait(buffer);
         Ok(Progress::Partial)
     }
 
     /// The error in the part of the current line that would still have fitted.
     fn error_before(&self, buffer: &[u8], rules: &HeadRules) -> Option<HeadError> {
-        let start = self.state.line_start as usize;
-        let room = (self.state.room_end as usize).clamp(start, buffer.len());
+        let start = self.state.cursor.start;
+        let room = self.state.room_end.clamp(start, buffer.len());
         let part = &buffer[..room];
         if self.state.place == Place::Fields {
             let bad = field::read_line(part, start, rules.underscores_in_headers).err()?;
@@ -268,18 +226,18 @@ impl RequestHead {
     /// buffer and then into large ones, and never splits a line.
     #[inline]
     fn fits(&mut self, end: usize, rules: &HeadRules) -> Result<(), HeadError> {
-        if end <= self.state.room_end as usize { Ok(()) } else { self.take_buffers(end, rules) }
+        if end <= self.state.room_end { Ok(()) } else { self.take_buffers(end, rules) }
     }
 
     #[cold]
     fn take_buffers(&mut self, end: usize, rules: &HeadRules) -> Result<(), HeadError> {
-        let (start, size) = (self.state.line_start, rules.buffer_size);
-        while end > self.state.room_end as usize {
+        let (start, size) = (self.state.cursor.start, rules.buffer_size as usize);
+        while end > self.state.room_end {
             let held = self.state.room_end.saturating_sub(start);
             if held > 0 && held >= size || self.state.buffers_taken >= rules.buffers {
                 return Err(match self.state.place {
                     Place::Fields => HeadError::HeaderTooLarge {
-                        line: Span { start, end: self.state.room_end.max(start) },
+                        line: Span::new(start, self.state.room_end.max(start)),
                     },
                     _ => HeadError::LineTooLong,
                 });
@@ -288,13 +246,6 @@ impl RequestHead {
             self.state.buffers_taken += 1;
         }
         Ok(())
-    }
-
-    #[inline]
-    fn next_line(&mut self, start: usize) {
-        self.state.line_start = start as u32;
-        self.state.searched = start as u32;
-        self.state.look_again = 0;
     }
 
     /// The request line is complete.
@@ -306,7 +257,7 @@ impl RequestHead {
         }
         if self.line.version == Version::Http09 {
             self.state.place = Place::Done;
-            return Ok(Progress::Complete { len: self.state.line_start as usize });
+            return Ok(Progress::Complete { len: self.state.cursor.start });
         }
         self.state.place = Place::Fields;
         if is_named && rules.pause_at_host {
@@ -316,15 +267,15 @@ impl RequestHead {
     }
 
     fn read_fields(&mut self, buffer: &[u8], rules: &HeadRules) -> Result<Progress, HeadError> {
-        if !self.worth_reading(buffer) {
+        if !self.state.cursor.is_worth_a_look(buffer) {
             return self.wait(buffer, rules);
         }
         loop {
-            let start = self.state.line_start as usize;
+            let start = self.state.cursor.start;
             match field::read_line(buffer, start, rules.underscores_in_headers) {
                 Ok(Line::Field { field, next }) => {
                     self.fits(next, rules)?;
-                    self.next_line(next);
+                    self.state.cursor = LineCursor::at(next);
                     let had_host = self.authority.is_some();
                     self.take_field(field, buffer, rules)?;
                     if rules.pause_at_host && !had_host && self.authority.is_some() {
@@ -333,7 +284,7 @@ impl RequestHead {
                 }
                 Ok(Line::End { next }) => {
                     self.fits(next, rules)?;
-                    self.next_line(next);
+                    self.state.cursor = LineCursor::at(next);
                     self.conclude(buffer, rules)?;
                     self.state.place = Place::Done;
                     return Ok(Progress::Complete { len: next });
@@ -463,11 +414,6 @@ fn authority(written: Span, buffer: &[u8]) -> Option<Authority> {
     Some(Authority { name, port: host.port, has_upper: host.has_upper })
 }
 
-/// Whether `word` (lower case) stands anywhere in `value`.
-fn contains_word(value: &[u8], word: &[u8]) -> bool {
-    value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
-}
-
 /// Why a request head was refused; always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
@@ -529,23 +475,14 @@ impl HeadError {
     }
 }
 
-/// The longest part of a header line that is logged, in bytes.
-const LINE_SHOWN: usize = 2048 - 300;
-
 struct Sentence<'a> {
     error: &'a HeadError,
     buffer: &'a [u8],
 }
 
-impl Sentence<'_> {
-    fn text(&self, span: Span) -> std::borrow::Cow<'_, str> {
-        let bytes = span.of(self.buffer);
-        String::from_utf8_lossy(&bytes[..bytes.len().min(LINE_SHOWN)])
-    }
-}
-
 impl fmt::Display for Sentence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let text = |span: Span| span.shown(self.buffer);
         f.write_str("client sent ")?;
         let plain = match self.error {
             HeadError::InvalidMethod => "invalid method",
@@ -567,24 +504,24 @@ impl fmt::Display for Sentence<'_> {
             HeadError::Trace => "TRACE method",
             HeadError::HeaderTooLarge { line } if line.is_empty() => "too large request",
             HeadError::HeaderTooLarge { line } => {
-                return write!(f, "too long header line: \"{}...\"", self.text(*line));
+                return write!(f, "too long header line: \"{}...\"", text(*line));
             }
             HeadError::InvalidLine { line, byte } => {
-                let line = self.text(*line);
+                let line = text(*line);
                 return write!(f, "invalid header line: \"{line}\\x{byte:02x}...\"");
             }
             HeadError::UnknownCoding { value } => {
-                return write!(f, "unknown \"Transfer-Encoding\": \"{}\"", self.text(*value));
+                return write!(f, "unknown \"Transfer-Encoding\": \"{}\"", text(*value));
             }
             HeadError::Duplicate { again, first } => {
                 let what = if again.id == HeaderId::Host { "host header" } else { "header line" };
                 return write!(
                     f,
                     "duplicate {what}: \"{}: {}\", previous value: \"{}: {}\"",
-                    self.text(again.name),
-                    self.text(again.value),
-                    self.text(first.name),
-                    self.text(first.value)
+                    text(again.name),
+                    text(again.value),
+                    text(first.name),
+                    text(first.value)
                 );
             }
         };
