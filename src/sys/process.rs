@@ -1,10 +1,21 @@
-//! Processes: who we are, and what becomes of descriptors.
+//! Processes: who we are, children, and what becomes of descriptors.
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use super::signal::Signal;
 
 /// The id of this process.
 pub fn id() -> u32 {
     std::process::id()
+}
+
+/// The id of the process that is our parent now; 1 or a reaper's once it has died.
+pub fn parent_id() -> u32 {
+    std::os::unix::process::parent_id()
 }
 
 /// The kernel's id of this thread; of the first thread it is the process's.
@@ -18,10 +29,164 @@ pub fn hostname() -> String {
         .map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned())
 }
 
+/// How many processors the machine has on line.
+pub fn processors() -> usize {
+    match nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN) {
+        Ok(Some(count)) if count > 0 => count as usize,
+        _ => 1,
+    }
+}
+
+/// The two ways out of [`fork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    Parent { child: u32 },
+    Child,
+}
+
+/// Splits this process. Refused while it has other threads: a lock that one of them holds
+/// would stay locked in the child for ever.
+pub fn fork() -> io::Result<Fork> {
+    if std::fs::read_dir("/proc/self/task")?.count() > 1 {
+        return Err(io::Error::other("fork() of a process with threads"));
+    }
+    // SAFETY: this is the only thread (checked above), so the child may go on as we would.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Fork::Parent { child: child.as_raw() as u32 }),
+        ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Exited(i32),
+    Killed { signal: i32, core_dumped: bool },
+}
+
+/// Takes one child that has ended, if any has.
+pub fn reap() -> Option<(u32, Ended)> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => {
+                return Some((pid.as_raw() as u32, Ended::Exited(code)));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, core_dumped)) => {
+                let signal = signal as i32;
+                return Some((pid.as_raw() as u32, Ended::Killed { signal, core_dumped }));
+            }
+            Ok(WaitStatus::StillAlive) => return None,
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Sends a signal to a process.
+pub fn kill(pid: u32, signal: Signal) -> io::Result<()> {
+    Ok(nix::sys::signal::kill(Pid::from_raw(pid as i32), signal.to_os())?)
+}
+
+/// Whether a process of this id exists, be it ours to signal or not.
+pub fn is_alive(pid: u32) -> bool {
+    !matches!(
+        nix::sys::signal::kill(Pid::from_raw(pid as i32), None),
+        Err(nix::errno::Errno::ESRCH)
+    )
+}
+
+/// Lets the kernel kill this process when `parent` dies, however it dies. False if that has
+/// happened already. The kernel forgets the wish when the process changes its user.
+pub fn die_with_parent(parent: u32) -> io::Result<bool> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    Ok(parent_id() == parent)
+}
+
+/// Leaves the terminal and the process group of whoever started us: a session of our own.
+pub fn start_session() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    Ok(())
+}
+
+/// Standard input and output read and write nothing from here on.
+pub fn silence_stdin_stdout() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    Ok(())
+}
+
+/// Standard error goes to `file` from here on.
+pub fn redirect_stderr(file: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(nix::unistd::dup2_stderr(file)?)
+}
+
 /// Makes the number of `old` stand for what `new` opened; the old file is closed by this, `new` too.
 /// The number keeps its close-on-exec flag set.
 pub fn put_in_place(new: OwnedFd, old: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both are open descriptors, borrowed or owned here; `old` stays open under its number.
     let done = unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether a program that is executed finds the descriptor open.
+pub fn keep_over_exec(fd: BorrowedFd<'_>, keep: bool) -> io::Result<()> {
+    let flags = if keep { nix::fcntl::FdFlag::empty() } else { nix::fcntl::FdFlag::FD_CLOEXEC };
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(flags))?;
+    Ok(())
+}
+
+/// Takes over a descriptor that the program before us left open under this number. `None` if
+/// the number is not open, or is one of the three standard ones.
+///
+/// Each number may be adopted once in the life of the process, before it opens anything itself.
+pub fn adopt(number: RawFd) -> Option<OwnedFd> {
+    if number <= 2 || !Path::new(&format!("/proc/self/fd/{number}")).exists() {
+        return None;
+    }
+    // SAFETY: the descriptor is open (checked above) and nobody owns it: it was there before
+    // `main`, and the caller adopts each number once.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    keep_over_exec(fd.as_fd(), false).ok()?;
+    Some(fd)
+}
+
+/// Replaces all environment variables of this process; only while it has one thread.
+pub fn set_environment(variables: &[(std::ffi::OsString, std::ffi::OsString)]) {
+    for (name, _) in std::env::vars_os() {
+        // SAFETY: callers have one thread: master and workers call this before any is made.
+        unsafe { std::env::remove_var(name) };
+    }
+    for (name, value) in variables {
+        // SAFETY: as above.
+        unsafe { std::env::set_var(name, value) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_of_nobody_are_not_adopted() {
+        assert!(adopt(2).is_none());
+        assert!(adopt(987_654).is_none());
+    }
+
+    #[test]
+    fn a_process_with_threads_does_not_fork() {
+        // The test runner has threads.
+        let other = std::thread::spawn(std::thread::park);
+        assert!(fork().is_err());
+        other.thread().unpark();
+        other.join().unwrap();
+    }
+
+    #[test]
+    fn who_lives() {
+        assert!(is_alive(id()) && is_alive(1));
+        assert!(!is_alive(4_190_000));
+        assert!(processors() >= 1);
+        assert!(!hostname().is_empty());
+    }
 }
