@@ -125,8 +125,8 @@ pub fn redirect_stderr(file: BorrowedFd<'_>) -> io::Result<()> {
 /// The number keeps its close-on-exec flag set.
 pub fn put_in_place(new: OwnedFd, old: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both are open descriptors, borrowed or owned here; `old` stays open under its number.
-    let done = unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    super::checked(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) })?;
+    Ok(())
 }
 
 /// Whether a program that is executed finds the descriptor open.
