@@ -1,1 +1,32 @@
 //! One thread's loop: readiness, tasks, timers, jobs handed to threads.
+//!
+//! A process makes one `Reactor` after it was forked and calls `turn` again and again. Everything
+//! that waits is a task: `spawn` an `async` block, and inside it use `sleep`, `Deadline`, `Notify`,
+//! `oneshot`, `offload`, or the sockets of `io/`, which stand on `Source`. All of them find the
+//! loop of the calling thread by themselves.
+//!
+//! - `reactor`: the turn · `tasks`: the table of tasks · `source`: readiness of descriptors
+//! - `wheel`: timers by the millisecond · `deadline`: what a task may wait for in time
+//! - `notify`, `oneshot`, `semaphore`: tasks waiting for tasks
+//! - `listen`: accepting · `slots`: how many connections a worker may hold
+//! - `offload`: jobs that would block the loop, on a few threads
+//!
+//! **Invariant:** a loop's tasks, timers and sources are touched by its own thread only; other
+//! threads reach it through wakers. In steady state no event costs an allocation.
+
+mod reactor;
+mod tasks;
+mod source;
+mod wheel;
+mod deadline;
+mod notify;
+mod oneshot;
+mod semaphore;
+
+pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
+pub use notify::Notify;
+pub use oneshot::{Canceled, Receiver, Sender, oneshot};
+pub use reactor::{Reactor, Turn, is_running, now, spawn, yield_now};
+pub use semaphore::{Permit, Semaphore};
+pub use source::{Direction, Source, Trigger, Watch};
+pub use tasks::Task;

@@ -4,14 +4,24 @@
 //! - `signal`: signals read like messages, waiting for descriptors · `title`: what `ps` shows
 //! - `user`: become_user, limits, priority, pin_to_cpus
 //! - `listener`: steer, waiting, fast open, deferred accept
+//! - `socket`: addresses, accept, connect, send, receive, send_file, options, TCP_INFO
+//! - `poll`: level-triggered interest · `waker`: task wakers without reference counts
+//! - `time`: the wall clock, and its texts, made once a second
 //! - `calendar`: local time in the forms of logs
+//!
+//! **Invariant:** functions speak our words and return `io::Result` and owned descriptors; nobody
+//! outside names `libc`.
 
 pub mod calendar;
 pub mod listener;
+pub mod poll;
 pub mod process;
 pub mod signal;
+pub mod socket;
+pub mod time;
 pub mod title;
 pub mod user;
+pub mod waker;
 
 /// A C call's result: -1 is the errno.
 fn checked(result: libc::c_int) -> std::io::Result<libc::c_int> {
