@@ -2,10 +2,13 @@
 
 pub mod ciphers;
 pub mod client_hello;
+pub mod crl;
 pub mod der;
 pub mod dn;
 pub mod fingerprint;
+pub mod host_name;
 pub mod names;
+pub mod path;
 pub mod pem;
 pub mod private_key;
 pub mod refusal;
