@@ -1,5 +1,6 @@
 //! TLS: client hello, fingerprints, certificates, sessions, server and client.
 
+pub mod certificate;
 pub mod ciphers;
 pub mod client_hello;
 pub mod crl;
@@ -12,4 +13,5 @@ pub mod path;
 pub mod pem;
 pub mod private_key;
 pub mod refusal;
+pub mod session;
 pub mod x509;

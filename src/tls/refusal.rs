@@ -24,11 +24,23 @@ impl Refusal {
         Self(format!("{what} (SSL: error:{number}:{library}::{reason})"))
     }
 
-    /// A file that cannot be opened, as OpenSSL's `BIO_new_file` complains.
+    /// Adds OpenSSL's detail inside the brackets.
+    pub fn with(mut self, detail: &str) -> Self {
+        let end = self.0.len() - usize::from(self.0.ends_with(')'));
+        self.0.truncate(end);
+        Self(format!("{}:{detail})", self.0))
+    }
+
+    /// A file that cannot be opened: `WHAT BIO_new_file() failed (SSL: …)`.
     pub fn file(what: &str, path: &Path, error: &io::Error) -> Self {
+        Self::file_named(&format!("{what} BIO_new_file() failed"), path, error)
+    }
+
+    /// The same after a text that names the function already.
+    pub fn file_named(what: &str, path: &Path, error: &io::Error) -> Self {
         let (code, text) = (error.raw_os_error().unwrap_or(0), plain(error));
         let mut sentence = format!(
-            "{what} BIO_new_file() failed (SSL: error:{:08X}:system library::{text}:\
+            "{what} (SSL: error:{:08X}:system library::{text}:\
              calling fopen({}, r)",
             0x8000_0000_u32 | code.unsigned_abs(),
             path.display(),
@@ -77,6 +89,8 @@ const OPENSSL_REASONS: &[(&str, &str, &str)] = &[
     ("05800074", "x509 certificate routines", "key values mismatch"),
     ("0580007C", "x509 certificate routines", "unknown key type"),
     ("1E08010C", "DECODER routines", "unsupported"),
+    ("0488000D", "PEM routines", "ASN1 lib"),
+    ("068000A8", "asn1 encoding routines", "wrong tag"),
     ("0680009B", "asn1 encoding routines", "too long"),
     ("0A000139", "SSL routines", "ee key too small"),
 ];
