@@ -107,6 +107,11 @@ impl Crl {
                 .is_none_or(|point| cert.extensions.crl_points.contains(point))
     }
 
+    /// What the issuer signed: all of the list.
+    pub fn signed_part(&self) -> &[u8] {
+        &self.tbs
+    }
+
     pub fn is_current(&self, now: i64) -> bool {
         self.this_update <= now && self.next_update.is_none_or(|next| now <= next)
     }

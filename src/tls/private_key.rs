@@ -259,6 +259,6 @@ mod tests {
     #[test]
     fn password_files_as_nginx_reads_them() {
         assert_eq!(passwords(b"one\r\n\ntwo"), [b"one".to_vec(), b"two".to_vec()]);
-        assert_eq!(passwords(b""), [Vec::new()]);
+        assert_eq!(passwords(b""), [Vec::<u8>::new()]);
     }
 }
