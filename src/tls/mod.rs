@@ -2,11 +2,13 @@
 
 pub mod certificate;
 pub mod ciphers;
+pub mod client;
 pub mod client_hello;
 pub mod crl;
 pub mod der;
 pub mod dn;
 mod engine;
+pub mod fault;
 pub mod fingerprint;
 pub mod host_name;
 pub mod info;
