@@ -118,6 +118,13 @@ impl Backend {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Waits for the `n`th connection.
+    #[track_caller]
+    pub fn expect_connections(&self, n: usize) {
+        wait_for(|| (self.connections() >= n).then_some(()))
+            .unwrap_or_else(|| panic!("{} connections, no {n}", self.connections()));
+    }
+
     /// Waits until `n` connections are open.
     #[track_caller]
     pub fn expect_open(&self, n: usize) {

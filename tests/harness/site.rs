@@ -313,7 +313,8 @@ fn kill_all(procs: &[Proc]) {
     procs.iter().for_each(|p| procs::signal(p.pid, Signal::SIGKILL));
 }
 
-/// Gives each `server { }` that does not say where it listens the first port.
+/// Gives each `server { }` that does not say where it listens the first port
+/// (`location /server { }` is none).
 fn with_listen(conf: &str) -> String {
     let mut out = String::new();
     let mut rest = conf;
@@ -321,7 +322,8 @@ fn with_listen(conf: &str) -> String {
         let start = at + "server {".len();
         let block = &rest[start..start + length_of_block(&rest[start..])];
         out += &rest[..start];
-        if !block.contains("listen ") {
+        let named = rest[..at].ends_with('/');
+        if !named && !block.contains("listen ") {
             out += " listen 127.0.0.1:{PORT};";
         }
         rest = &rest[start..];
