@@ -34,8 +34,13 @@ nginx_test!(passwords, r#"
     // The password is "open sesame"; base64 of NAME:open sesame.
     t.file("users", "# comment\n\
         plain:{PLAIN}open sesame\n\
-        apr1:$apr1$abcdefgh$ITnfhyrXZk8rlWm/WmcGM0\n\
-        sha:{SHA}HgVFRYAKgPvcWpJVFbBiyqT0Tto=\n\
+        apr1:$apr1$abcdefgh$T64oOxnD8c28.dQa.2Lty1\n\
+        sha:{SHA}W8r/fyL/UzygmbNAjq2HbA67qac=\n\
+        des:ab/G8gtZdMwak\n\
+        md5:$1$saltsalt$Yo6tRKYGO/jWyb1etwHDS/\n\
+        sha256:$5$saltsalt$yrhPKxCqiWcCE9h0g86j6Ugz7SDFdFm.BjU.d8RaQnC\n\
+        sha512:$6$saltsalt$e/5XKibXPLqVcfjpD.ouauaJrAOL5V0uo80Lt7n7EbRdRiCx3HbQ90yjOHr.G0T.mx79PEMRy8nmtr0qSYhQp1\n\
+        bcrypt:$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n\
         other:{PLAIN}other:comment\n");
     let user = |name: &str, password: &str| {
         use base64::{Engine, prelude::BASE64_STANDARD};
@@ -43,10 +48,10 @@ nginx_test!(passwords, r#"
     };
     t.ask("GET /").expect("401 *401 Authorization Required* | WWW-Authenticate: Basic realm=\"the closed site\"");
     t.ask("GET /open").expect("200");
-    t.ask(&format!("GET / | {}", user("plain", "open sesame"))).expect("200");
-    t.ask(&format!("GET / | {}", user("plain", "wrong"))).expect("401");
-    t.ask(&format!("GET / | {}", user("sha", "open sesame"))).expect("200");
-    t.ask(&format!("GET / | {}", user("sha", "wrong"))).expect("401");
+    for name in ["plain", "apr1", "sha", "des", "md5", "sha256", "sha512", "bcrypt"] {
+        t.ask(&format!("GET /{name} | {}", user(name, "open sesame"))).expect("200");
+        t.ask(&format!("GET /{name} | {}", user(name, "wrong"))).expect("401");
+    }
     t.ask(&format!("GET / | {}", user("nobody", "x"))).expect("401");
     t.ask(&format!("GET / | {}", user("other", "other"))).expect("200");
     t.ask("GET / | Authorization: Bearer x").expect("401");

@@ -57,10 +57,10 @@ nginx_test!(split_clients_is_stable_and_fair, r#"
     assert!((60..140).contains(&a), "{a} of 200");
     // MurmurHash2 with seed 0 decides, as nginx has it.
     t.check("
-        GET /?k=192.0.2.1 -> 200 aallrest
+        GET /?k=192.0.2.1 -> 200 ballrest
         GET /?k=192.0.2.2 -> 200 aallrest
-        GET /?k=192.0.2.3 -> 200 ballrest
-        GET /?k=tollbar   -> 200 aallrest
+        GET /?k=192.0.2.3 -> 200 aallrest
+        GET /?k=tollbar   -> 200 ballrest
     ");
 });
 

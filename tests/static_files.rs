@@ -45,19 +45,19 @@ nginx_test!(files_are_found, "
 });
 
 nginx_test!(index_in_its_forms, "
-    server { root {DIR}/html; index first.html $arg_i second.html;
+    server { root {DIR}/html; index first.html x$arg_i second.html;
         location /abs/ { index none /fallback; } location = /fallback { return 200 fallback; }
         location /re/ { index x.re; } location ~ \\.re$ { return 200 re; } }", |t| {
     t.file("html/a/second.html", "second");
     t.file("html/b/first.html", "first");
     t.file("html/b/second.html", "second");
-    t.file("html/c/own", "own");
+    t.file("html/c/xyz", "own");
     t.file("html/re/x.re", "");
     t.file("html/abs/y", "");
     t.check("
         GET /a/        -> 200 second
         GET /b/        -> 200 first
-        GET /c/?i=own  -> 200 own
+        GET /c/?i=yz   -> 200 own
         GET /c/        -> 403
         GET /abs/      -> 200 fallback
         GET /re/       -> 200 re

@@ -6,7 +6,7 @@ nginx_test!(the_first_that_is_there, "
         location = /fallback { return 200 fallback-$args; }
         location /code/ { try_files $uri =410; }
         location /named/ { try_files $uri @named; } location @named { return 200 named-$uri; }
-        location /dir/ { try_files $uri/ =404; index x.html; }
+        location /dir/ { try_files $uri $uri/ =404; index x.html; }
         location /proxy/ { try_files $uri @proxy; } location @proxy { proxy_pass http://{BACKEND}; }
         location ~ ^/re/(.*)$ { try_files /$1.html =404; }
         location /alias/ { alias {DIR}/html/sub/; try_files $uri =404; } }", |t| {
