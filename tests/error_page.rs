@@ -1,6 +1,8 @@
 //! `error_page`, `recursive_error_pages`, internal redirects.
 
-nginx_test!(errors_go_where_they_are_sent, r#"
+nginx_test!(
+    errors_go_where_they_are_sent,
+    r#"
     server { error_page 404 /404.html; error_page 500 502 503 =200 /ok.html; error_page 403 http://elsewhere.example/;
         error_page 410 =301 http://moved.example/; error_page 405 = /dynamic; error_page 401 /$arg_to; error_page 418 @named;
         location / { return 404; } location /404.html { return 200 "missing $uri"; }
@@ -8,7 +10,8 @@ nginx_test!(errors_go_where_they_are_sent, r#"
         location /403 { return 403; } location /410 { return 410; }
         location /405 { return 405; } location /dynamic { return 202 "dyn $status $request_uri"; }
         location /401 { return 401; } location /target { return 200 target; }
-        location /418 { return 418; } location @named { return 200 $uri; } }"#, "
+        location /418 { return 418; } location @named { return 200 $uri; } }"#,
+    "
     GET /x      -> 404 missing /404.html
     GET /500    -> 200 ok
     GET /503    -> 200 ok
@@ -19,7 +22,8 @@ nginx_test!(errors_go_where_they_are_sent, r#"
     GET /418    -> 418 /418
     POST /x     -> 404 missing /404.html
     HEAD /x     -> 404
-");
+"
+);
 
 nginx_test!(levels_inherit_unless_they_say_more, "
     error_page 404 /http; server { error_page 403 /server;

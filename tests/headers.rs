@@ -1,6 +1,8 @@
 //! `add_header`, `add_trailer`, `expires`.
 
-nginx_test!(headers_are_added, r#"
+nginx_test!(
+    headers_are_added,
+    r#"
     add_header X-Http http;
     server { root {DIR}/html;
         location / { return 200 ok; }
@@ -11,7 +13,8 @@ nginx_test!(headers_are_added, r#"
         location /merge { add_header_inherit merge; add_header X-B b; return 200 ok; }
         location /none { add_header_inherit off; return 200 ok; }
         location /cc { add_header Cache-Control no-store; return 200 ok; }
-        location /lm { add_header Last-Modified "Thu, 01 Jan 1998 00:00:00 GMT"; return 200 ok; } }"#, "
+        location /lm { add_header Last-Modified "Thu, 01 Jan 1998 00:00:00 GMT"; return 200 ok; } }"#,
+    "
     GET /          -> 200 ok | X-Http: http
     GET /own?a=1   -> 200 ok | X-Own: /own-1 | !X-Http | !X-Empty
     GET /codes     -> 404 * | !X-A
@@ -21,7 +24,8 @@ nginx_test!(headers_are_added, r#"
     GET /none      -> 200 ok | !X-Http
     GET /cc        -> 200 ok | Cache-Control: no-store
     GET /lm        -> 200 ok | Last-Modified: Thu, 01 Jan 1998 00:00:00 GMT
-");
+"
+);
 
 nginx_test!(expires_in_its_forms, r#"
     map $arg_e $when { epoch epoch; max max; "" off; default $arg_e; }
@@ -46,9 +50,16 @@ nginx_test!(expires_in_its_forms, r#"
     GET /var       -> 200 ok | !Expires
 ");
 
-nginx_test!(trailers_are_added, "
-    server { location / { add_trailer X-T $status; proxy_pass http://{BACKEND}; } }", |t| {
-    t.backend().reply("/", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
-    let response = t.ask("GET / | TE: trailers").expect("200 hi | Transfer-Encoding: chunked");
-    assert_eq!(response.trailers, [("X-T".to_string(), "200".to_string())]);
-});
+nginx_test!(
+    trailers_are_added,
+    "
+    server { location / { add_trailer X-T $status; proxy_pass http://{BACKEND}; } }",
+    |t| {
+        t.backend().reply(
+            "/",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        );
+        let response = t.ask("GET / | TE: trailers").expect("200 hi | Transfer-Encoding: chunked");
+        assert_eq!(response.trailers, [("X-T".to_string(), "200".to_string())]);
+    }
+);

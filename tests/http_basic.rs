@@ -7,12 +7,19 @@ nginx_test!(answers_say_who_and_when, "server { location / { return 200 hi; } }"
     GET /?a=b&c    -> 200 hi
 ");
 
-nginx_test!(server_tokens_hide_the_version, "
-    server_tokens off; server { location / { return 404; } }", "
+nginx_test!(
+    server_tokens_hide_the_version,
+    "
+    server_tokens off; server { location / { return 404; } }",
+    "
     GET / -> 404 *<center>*</center>* | Server: *
-");
+"
+);
 
-nginx_test!(methods_and_versions, "server { location / { return 200 $request_method-$server_protocol; } }", "
+nginx_test!(
+    methods_and_versions,
+    "server { location / { return 200 $request_method-$server_protocol; } }",
+    "
     GET /            -> 200 GET-HTTP/1.1
     OPTIONS /        -> 200 OPTIONS-HTTP/1.1
     FOO-BAR_9 /      -> 400
@@ -26,7 +33,8 @@ nginx_test!(methods_and_versions, "server { location / { return 200 $request_met
     GET / HTTP/3.0   -> 505
     GET / HTTQ/1.1   -> 400
     GET / HTTP/1.x   -> 400
-");
+"
+);
 
 nginx_test!(simple_requests_of_http_0_9, "server { location / { return 200 hi; } }", |t| {
     assert_eq!(t.raw("GET /\r\n"), "hi");
@@ -51,63 +59,90 @@ nginx_test!(keep_alive_by_version_and_header, "server { location / { return 200 
     client.expect_closed();
 });
 
-nginx_test!(pipelined_requests_are_answered_in_order, "
-    server { location / { return 200 $uri; } }", |t| {
-    let mut client = t.connect();
-    let requests: String =
-        (0..20).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
-    client.send(requests);
-    for n in 0..20 {
-        client.response().expect(&format!("200 /{n}"));
+nginx_test!(
+    pipelined_requests_are_answered_in_order,
+    "
+    server { location / { return 200 $uri; } }",
+    |t| {
+        let mut client = t.connect();
+        let requests: String =
+            (0..20).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+        client.send(requests);
+        for n in 0..20 {
+            client.response().expect(&format!("200 /{n}"));
+        }
     }
-});
+);
 
-nginx_test!(a_request_may_come_byte_by_byte, "
-    server { location / { return 200 $http_x$request_method; } }", |t| {
-    let mut client = t.connect();
-    for byte in "GET /a HTTP/1.1\r\nHost: a\r\nX: yes\r\n\r\n".bytes() {
-        client.send([byte]);
-        std::thread::yield_now();
+nginx_test!(
+    a_request_may_come_byte_by_byte,
+    "
+    server { location / { return 200 $http_x$request_method; } }",
+    |t| {
+        let mut client = t.connect();
+        for byte in "GET /a HTTP/1.1\r\nHost: a\r\nX: yes\r\n\r\n".bytes() {
+            client.send([byte]);
+            std::thread::yield_now();
+        }
+        client.response().expect("200 yesGET");
     }
-    client.response().expect("200 yesGET");
-});
+);
 
-nginx_test!(keepalive_requests_is_a_limit, "
-    server { keepalive_requests 2; location / { return 200 hi; } }", |t| {
-    let mut client = t.connect();
-    client.ask("GET /").expect("200 | Connection: keep-alive");
-    client.ask("GET /").expect("200 | Connection: close");
-    client.expect_closed();
-});
+nginx_test!(
+    keepalive_requests_is_a_limit,
+    "
+    server { keepalive_requests 2; location / { return 200 hi; } }",
+    |t| {
+        let mut client = t.connect();
+        client.ask("GET /").expect("200 | Connection: keep-alive");
+        client.ask("GET /").expect("200 | Connection: close");
+        client.expect_closed();
+    }
+);
 
-nginx_test!(keepalive_timeout_closes_and_says_so, "
+nginx_test!(
+    keepalive_timeout_closes_and_says_so,
+    "
     server { listen 127.0.0.1:{PORT}; keepalive_timeout 200ms 7s; location / { return 200 hi; } }
-    server { listen 127.0.0.1:{PORT2}; keepalive_timeout 0; location / { return 200 hi; } }", |t| {
-    let mut client = t.connect();
-    client.ask("GET /").expect("200 | Connection: keep-alive | Keep-Alive: timeout=7");
-    client.expect_closed();
-    let mut client = crate::harness::Client::connect(t.address("PORT2"));
-    client.ask("GET /").expect("200 | Connection: close | !Keep-Alive");
-    client.expect_closed();
-});
+    server { listen 127.0.0.1:{PORT2}; keepalive_timeout 0; location / { return 200 hi; } }",
+    |t| {
+        let mut client = t.connect();
+        client.ask("GET /").expect("200 | Connection: keep-alive | Keep-Alive: timeout=7");
+        client.expect_closed();
+        let mut client = crate::harness::Client::connect(t.address("PORT2"));
+        client.ask("GET /").expect("200 | Connection: close | !Keep-Alive");
+        client.expect_closed();
+    }
+);
 
-nginx_test!(a_half_closed_client_gets_its_answer, "server { location / { return 200 hi; } }", |t| {
-    let mut client = t.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    client.finish_sending();
-    client.response().expect("200 hi");
-    client.expect_closed();
-});
+nginx_test!(
+    a_half_closed_client_gets_its_answer,
+    "server { location / { return 200 hi; } }",
+    |t| {
+        let mut client = t.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.finish_sending();
+        client.response().expect("200 hi");
+        client.expect_closed();
+    }
+);
 
-nginx_test!(empty_lines_before_a_request_are_skipped, "
-    server { location / { return 200 hi; } }", |t| {
-    let mut client = t.connect();
-    client.send("\r\n\nGET / HTTP/1.1\nHost: a\n\n");
-    client.response().expect("200 hi");
-});
+nginx_test!(
+    empty_lines_before_a_request_are_skipped,
+    "
+    server { location / { return 200 hi; } }",
+    |t| {
+        let mut client = t.connect();
+        client.send("\r\n\nGET / HTTP/1.1\nHost: a\n\n");
+        client.response().expect("200 hi");
+    }
+);
 
-nginx_test!(the_target_in_all_its_forms, "
-    server { location / { return 200 $uri|$args|$host|$request_uri; } }", "
+nginx_test!(
+    the_target_in_all_its_forms,
+    "
+    server { location / { return 200 $uri|$args|$host|$request_uri; } }",
+    "
     GET /a/b                           -> 200 /a/b||localhost|/a/b
     GET /a//b///c                      -> 200 /a/b/c||localhost|/a//b///c
     GET /a/./b/../c                    -> 200 /a/c||localhost|/a/./b/../c
@@ -125,15 +160,21 @@ nginx_test!(the_target_in_all_its_forms, "
     GET /%zz                           -> 400
     GET /%00                           -> 400
     GET a                              -> 400
-");
+"
+);
 
-nginx_test!(merge_slashes_off_keeps_them, "
-    server { merge_slashes off; location / { return 200 $uri; } }", "
+nginx_test!(
+    merge_slashes_off_keeps_them,
+    "
+    server { merge_slashes off; location / { return 200 $uri; } }",
+    "
     GET /a//b -> 200 /a//b
-");
+"
+);
 
 nginx_test!(host_is_needed_and_checked, "server { location / { return 200 $host; } }", |t| {
-    let status = |head: &str| t.raw(format!("{head}\r\n\r\n")).split(' ').nth(1).map(str::to_string);
+    let status =
+        |head: &str| t.raw(format!("{head}\r\n\r\n")).split(' ').nth(1).map(str::to_string);
     let close = "Connection: close";
     for (head, expected) in [
         (format!("GET / HTTP/1.1\r\n{close}"), "400"),
@@ -151,18 +192,23 @@ nginx_test!(host_is_needed_and_checked, "server { location / { return 200 $host;
     t.ask("GET / | Host: A.Example.:8080").expect("200 a.example");
 });
 
-nginx_test!(headers_that_are_too_large, "
+nginx_test!(
+    headers_that_are_too_large,
+    "
     server { large_client_header_buffers 2 1k; client_header_buffer_size 256;
-             location / { return 200 $http_x; } }", |t| {
-    let long = |n: usize| "x".repeat(n);
-    t.ask(&format!("GET / | X: {}", long(900))).expect(&format!("200 {}", long(900)));
-    t.ask(&format!("GET / | X: {}", long(1100))).expect("400 *Request Header Or Cookie Too Large*");
-    t.ask(&format!("GET /{}", long(1100))).expect("414");
-    let many: String = (0..4).map(|_| format!(" | A: {}", long(700))).collect();
-    t.ask(&format!("GET /{many}")).expect("400");
-    t.error_log().expect("[info] *client sent too long header line: \"X: xxx*\"*while reading client request headers");
-    t.error_log().expect("[info] *client sent too long URI while reading client request line");
-});
+             location / { return 200 $http_x; } }",
+    |t| {
+        let long = |n: usize| "x".repeat(n);
+        t.ask(&format!("GET / | X: {}", long(900))).expect(&format!("200 {}", long(900)));
+        t.ask(&format!("GET / | X: {}", long(1100)))
+            .expect("400 *Request Header Or Cookie Too Large*");
+        t.ask(&format!("GET /{}", long(1100))).expect("414");
+        let many: String = (0..4).map(|_| format!(" | A: {}", long(700))).collect();
+        t.ask(&format!("GET /{many}")).expect("400");
+        t.error_log().expect("[info] *client sent too long header line: \"X: xxx*\"*while reading client request headers");
+        t.error_log().expect("[info] *client sent too long URI while reading client request line");
+    }
+);
 
 nginx_test!(header_names_that_are_invalid_are_ignored, "
     server { location / { return 200 .$http_a_b.$http_good.; } }
@@ -176,30 +222,42 @@ nginx_test!(header_names_that_are_invalid_are_ignored, "
     client.ask("GET / | A_B: 1").expect("200 1");
 });
 
-nginx_test!(more_headers_than_allowed, "
-    server { max_headers 5; location / { return 200 hi; } }", "
+nginx_test!(
+    more_headers_than_allowed,
+    "
+    server { max_headers 5; location / { return 200 hi; } }",
+    "
     GET / | A: 1 | B: 2 | C: 3          -> 200 hi
     GET / | A: 1 | B: 2 | C: 3 | D: 4   -> 400
-");
+"
+);
 
-nginx_test!(client_header_timeout_closes, "
-    server { client_header_timeout 200ms; location / { return 200 hi; } }", |t| {
-    let mut client = t.connect();
-    client.send("GET / HTTP/1.1\r\nHo");
-    client.expect_closed();
-    t.error_log().expect("[info] *client timed out (110: Connection timed out) while reading client request headers, client: 127.0.0.1, server: ");
-});
-
-nginx_test!(lingering_close_reads_what_is_still_sent, "
-    server { client_max_body_size 10; lingering_timeout 1s;
-             location / { return 413; } }", |t| {
-    let mut client = t.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
-    for _ in 0..100 {
-        client.send(vec![b'x'; 1000]);
+nginx_test!(
+    client_header_timeout_closes,
+    "
+    server { client_header_timeout 200ms; location / { return 200 hi; } }",
+    |t| {
+        let mut client = t.connect();
+        client.send("GET / HTTP/1.1\r\nHo");
+        client.expect_closed();
+        t.error_log().expect("[info] *client timed out (110: Connection timed out) while reading client request headers, client: 127.0.0.1, server: ");
     }
-    client.response().expect("413 * | Connection: close");
-});
+);
+
+nginx_test!(
+    lingering_close_reads_what_is_still_sent,
+    "
+    server { client_max_body_size 10; lingering_timeout 1s;
+             location / { return 413; } }",
+    |t| {
+        let mut client = t.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+        for _ in 0..100 {
+            client.send(vec![b'x'; 1000]);
+        }
+        client.response().expect("413 * | Connection: close");
+    }
+);
 
 nginx_test!(etag_and_error_pages_of_our_own, "
     server { location /404 { return 404; } location /500 { return 500; } location /204 { return 204; }

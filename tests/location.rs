@@ -1,6 +1,8 @@
 //! Which location a URI belongs to.
 
-nginx_test!(exact_prefix_and_regex, r#"
+nginx_test!(
+    exact_prefix_and_regex,
+    r#"
     server {
         location = / { return 200 root; }
         location / { return 200 slash; }
@@ -11,7 +13,8 @@ nginx_test!(exact_prefix_and_regex, r#"
         location = /exact { return 200 exact; }
         location /exact { return 200 not; }
         location /doc { return 200 doc; }
-    }"#, "
+    }"#,
+    "
     GET /               -> 200 root
     GET /index.html     -> 200 slash
     GET /documents/a    -> 200 documents
@@ -23,21 +26,29 @@ nginx_test!(exact_prefix_and_regex, r#"
     GET /exact/         -> 200 not
     GET /docs           -> 200 doc
     GET /documents      -> 200 doc
-");
+"
+);
 
-nginx_test!(regexes_are_tried_in_order, r"
+nginx_test!(
+    regexes_are_tried_in_order,
+    r"
     server { location ~ ^/a { return 200 first; } location ~ ^/ab { return 200 second; }
-             location /ab { return 200 prefix; } location ~ \.x$ { return 200 x; } location / { return 200 none; } }", "
+             location /ab { return 200 prefix; } location ~ \.x$ { return 200 x; } location / { return 200 none; } }",
+    "
     GET /abc  -> 200 first
     GET /b.x  -> 200 x
     GET /b    -> 200 none
-");
+"
+);
 
-nginx_test!(nested_locations, r"
+nginx_test!(
+    nested_locations,
+    r"
     server { location /a/ { return 200 a; 
             location /a/b/ { return 200 b; location = /a/b/c { return 200 c; } }
             location ~ \.x$ { return 200 x; } }
-        location ~ ^/r/ { location ~ \.y$ { return 200 y; } return 200 r; } }", "
+        location ~ ^/r/ { location ~ \.y$ { return 200 y; } return 200 r; } }",
+    "
     GET /a/     -> 200 a
     GET /a/b/   -> 200 b
     GET /a/b/c  -> 200 c
@@ -45,7 +56,8 @@ nginx_test!(nested_locations, r"
     GET /r/1.y  -> 200 y
     GET /r/1    -> 200 r
     GET /none   -> 404
-");
+"
+);
 
 nginx_test!(many_prefixes_longest_wins, "
     server { location /a { return 200 a; } location /aa { return 200 aa; } location /aaa { return 200 aaa; }
@@ -60,10 +72,16 @@ nginx_test!(many_prefixes_longest_wins, "
     GET /c     -> 404
 ");
 
-nginx_test!(the_decoded_uri_is_matched, "
-    server { location /a b { return 200 no; } }".replace("/a b", "\"/a b\"").as_str(), "
+nginx_test!(
+    the_decoded_uri_is_matched,
+    "
+    server { location /a b { return 200 no; } }"
+        .replace("/a b", "\"/a b\"")
+        .as_str(),
+    "
     GET /a%20b/c -> 200 no
-");
+"
+);
 
 nginx_test!(proxy_locations_redirect_to_their_slash, "
     server { location /dir/ { proxy_pass http://{BACKEND}; }
@@ -73,12 +91,18 @@ nginx_test!(proxy_locations_redirect_to_their_slash, "
     GET /other     -> 200 exact
 ");
 
-nginx_test!(named_locations_and_internal_ones, "
+nginx_test!(
+    named_locations_and_internal_ones,
+    "
     server { error_page 404 @fallback; error_page 403 /internal;
         location / { return 404; } location /403 { return 403; }
         location @fallback { return 200 named-$uri; }
-        location /internal { internal; return 200 internal; } }", "
+        location /internal { internal; return 200 internal; } }",
+    "
     GET /x        -> 404 named-/x
     GET /403      -> 403 internal
     GET /internal -> 404
-".replace("GET /internal -> 404", "GET /internal -> 404 named-/internal").as_str());
+"
+    .replace("GET /internal -> 404", "GET /internal -> 404 named-/internal")
+    .as_str()
+);

@@ -21,10 +21,14 @@ nginx_test!(the_address_a_trusted_proxy_names, "
     GET /deny | X-Real-IP: 203.0.113.8    -> 200
 ");
 
-nginx_test!(nobody_is_trusted_unasked, "
-    set_real_ip_from 10.0.0.0/8; server { location / { return 200 $remote_addr; } }", "
+nginx_test!(
+    nobody_is_trusted_unasked,
+    "
+    set_real_ip_from 10.0.0.0/8; server { location / { return 200 $remote_addr; } }",
+    "
     GET / | X-Real-IP: 203.0.113.1 -> 200 127.0.0.1
-");
+"
+);
 
 nginx_test!(the_proxy_protocol, "
     set_real_ip_from 127.0.0.1;

@@ -1,6 +1,8 @@
 //! `return`, `rewrite`, `if`, `set`, `break`: the rewrite phases.
 
-nginx_test!(return_in_all_its_forms, r#"
+nginx_test!(
+    return_in_all_its_forms,
+    r#"
     server { location /text { return 200 "a $uri b"; }
         location /none { return 204; }
         location /code { return 403; }
@@ -12,7 +14,8 @@ nginx_test!(return_in_all_its_forms, r#"
         location /307 { return 307 /b; } location /308 { return 308 /b; }
         location /empty { return 200 ""; }
         location /typed { default_type application/json; return 200 '{"a":1}'; }
-        location /relative { absolute_redirect off; return 301 /b; } }"#, "
+        location /relative { absolute_redirect off; return 301 /b; } }"#,
+    "
     GET /text    -> 200 a /text b
     GET /none    -> 204
     GET /code    -> 403 *403 Forbidden*
@@ -27,7 +30,8 @@ nginx_test!(return_in_all_its_forms, r#"
     GET /empty   -> 200 | Content-Length: 0
     GET /typed   -> 200 {\"a\":1} | Content-Type: application/json
     GET /relative -> 301 * | Location: /b
-");
+"
+);
 
 nginx_test!(redirects_name_the_server_as_told, "
     server { server_name main.example other.example; location / { return 301 /x; } }
@@ -38,7 +42,9 @@ nginx_test!(redirects_name_the_server_as_told, "
         .expect("301 * | Location: http://main.example/x");
 });
 
-nginx_test!(rewrite_changes_the_uri, r#"
+nginx_test!(
+    rewrite_changes_the_uri,
+    r#"
     server { rewrite ^/server/(.*) /a/$1;
         location /a/ { return 200 "$uri|$args"; }
         location /last { rewrite ^/last/(.*) /a/$1?x=1 last; return 500; }
@@ -52,7 +58,8 @@ nginx_test!(rewrite_changes_the_uri, r#"
         location /named { rewrite ^/named/(?<what>.+) /a/$what last; }
         location /multi { rewrite ^/multi /multi2; rewrite ^/multi2 /a/m last; }
         location /escaped { rewrite ^/escaped/(.*) /to/$1 redirect; }
-        location /loop { rewrite ^ /loop last; } }"#, "
+        location /loop { rewrite ^ /loop last; } }"#,
+    "
     GET /server/x     -> 200 /a/x|
     GET /server/x?q=1 -> 200 /a/x|q=1
     GET /last/x       -> 200 /a/x|x=1
@@ -68,7 +75,8 @@ nginx_test!(rewrite_changes_the_uri, r#"
     GET /multi        -> 200 /a/m|
     GET /escaped/a%20b -> 302 * | Location: http://localhost:{PORT}/to/a%20b
     GET /loop         -> 500 *500 Internal Server Error*
-");
+"
+);
 
 nginx_test!(rewrite_cycles_and_logs_are_reported, "
     server { rewrite_log on; error_log {DIR}/rewrite.log notice;
@@ -80,7 +88,9 @@ nginx_test!(rewrite_cycles_and_logs_are_reported, "
     t.log("rewrite.log").expect("[notice] *rewritten data: \"/b\", args: \"\"");
 });
 
-nginx_test!(if_decides, r#"
+nginx_test!(
+    if_decides,
+    r#"
     server { set $x none;
         if ($http_x) { set $x given; }
         if ($http_x = exact) { set $x exact; }
@@ -94,11 +104,13 @@ nginx_test!(if_decides, r#"
         if ($arg_break) { set $x broken; break; set $x no; }
         location / { return 200 $x; }
         location /in { if ($arg_a = 1) { return 200 one; } if ($arg_a != 1) { return 200 other; } }
-        location /header { if ($arg_a) { add_header X-If yes; } return 204; } }"#, |t| {
-    t.file("html/here", "");
-    t.file("html/on", "");
-    t.file("html/a.d/b", "");
-    t.check("
+        location /header { if ($arg_a) { add_header X-If yes; } return 204; } }"#,
+    |t| {
+        t.file("html/here", "");
+        t.file("html/on", "");
+        t.file("html/a.d/b", "");
+        t.check(
+            "
         GET /?g=/on                 -> 200 empty
         GET /?g=/on | X: exact      -> 200 exact
         GET /?g=/on | X: reX        -> 200 re-X
@@ -113,22 +125,32 @@ nginx_test!(if_decides, r#"
         GET /in?a=2&g=/on           -> 200 other
         GET /header?a=1&g=/on       -> 204 | X-If: yes
         GET /header?g=/on           -> 204 | !X-If
-    ");
-});
+    ",
+        );
+    }
+);
 
-nginx_test!(set_and_captures, r#"
+nginx_test!(
+    set_and_captures,
+    r#"
     server { location ~ ^/c/(?<name>[^/]+)/(\d+)$ { set $a $name; set $b "${a}-$2"; return 200 "$b|$1"; }
         location /t { set $a ""; return 200 ".$a."; }
-        location /order { set $a 1; set $b $a; set $a 2; return 200 $a$b; } }"#, "
+        location /order { set $a 1; set $b $a; set $a 2; return 200 $a$b; } }"#,
+    "
     GET /c/x/12 -> 200 x-12|x
     GET /c/x/y  -> 404
     GET /t      -> 200 ..
     GET /order  -> 200 21
-");
+"
+);
 
-nginx_test!(a_variable_that_was_not_set_is_empty, "
-    server { location /a { return 200 .$late.; } location /b { set $late x; return 200 $late; } }", |t| {
-    t.ask("GET /a").expect("200 ..");
-    t.error_log().expect("[warn] *using uninitialized \"late\" variable");
-    t.ask("GET /b").expect("200 x");
-});
+nginx_test!(
+    a_variable_that_was_not_set_is_empty,
+    "
+    server { location /a { return 200 .$late.; } location /b { set $late x; return 200 $late; } }",
+    |t| {
+        t.ask("GET /a").expect("200 ..");
+        t.error_log().expect("[warn] *using uninitialized \"late\" variable");
+        t.ask("GET /b").expect("200 x");
+    }
+);

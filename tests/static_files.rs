@@ -1,23 +1,26 @@
 //! Files: root, alias, index, types, conditional requests, ranges, redirects to folders.
 
-nginx_test!(files_are_found, "
+nginx_test!(
+    files_are_found,
+    "
     types { text/html html; image/png png; } default_type application/x-other;
     server { root {DIR}/html;
         location /alias/ { alias {DIR}/other/; }
         location /alias-no-slash { alias {DIR}/other; }
         location ~ ^/re/(.+)$ { alias {DIR}/other/$1; }
         location /own/ { root {DIR}/$arg_root; }
-        location /forced { default_type text/x; types { } alias {DIR}/html/a.html; } }", |t| {
-    t.file("html/a.html", "<a>");
-    t.file("html/b.png", "png");
-    t.file("html/C.HTML", "upper");
-    t.file("html/noext", "noext");
-    t.file("html/dir/index.html", "index");
-    t.file("html/empty/x", "");
-    t.file("html/with space%", "space");
-    t.file("other/file", "other file");
-    t.file("r/own/x", "own");
-    t.check("
+        location /forced { default_type text/x; types { } alias {DIR}/html/a.html; } }",
+    |t| {
+        t.file("html/a.html", "<a>");
+        t.file("html/b.png", "png");
+        t.file("html/C.HTML", "upper");
+        t.file("html/noext", "noext");
+        t.file("html/dir/index.html", "index");
+        t.file("html/empty/x", "");
+        t.file("html/with space%", "space");
+        t.file("other/file", "other file");
+        t.file("r/own/x", "own");
+        t.check("
         GET /a.html         -> 200 <a> | Content-Type: text/html | Accept-Ranges: bytes | Last-Modified: * GMT | ETag: \"*-3\"
         HEAD /a.html        -> 200 | Content-Length: 3 | Accept-Ranges: bytes
         GET /b.png          -> 200 png | Content-Type: image/png
@@ -40,40 +43,51 @@ nginx_test!(files_are_found, "
         PUT /a.html << x    -> 405
         DELETE /a.html      -> 405
     ");
-    t.error_log().expect("[error] *open() \"{DIR}/html/none\" failed (2: No such file or directory), client: 127.0.0.1, server: , request: \"GET /none HTTP/1.1\", host: \"localhost\"".replace("{DIR}", &t.dir().display().to_string()).as_str());
-    t.error_log().expect("[error] *directory index of \"*/html/empty/\" is forbidden");
-});
+        t.error_log().expect("[error] *open() \"{DIR}/html/none\" failed (2: No such file or directory), client: 127.0.0.1, server: , request: \"GET /none HTTP/1.1\", host: \"localhost\"".replace("{DIR}", &t.dir().display().to_string()).as_str());
+        t.error_log().expect("[error] *directory index of \"*/html/empty/\" is forbidden");
+    }
+);
 
-nginx_test!(index_in_its_forms, "
+nginx_test!(
+    index_in_its_forms,
+    "
     server { root {DIR}/html; index first.html x$arg_i second.html;
         location /abs/ { index none /fallback; } location = /fallback { return 200 fallback; }
-        location /re/ { index x.re; } location ~ \\.re$ { return 200 re; } }", |t| {
-    t.file("html/a/second.html", "second");
-    t.file("html/b/first.html", "first");
-    t.file("html/b/second.html", "second");
-    t.file("html/c/xyz", "own");
-    t.file("html/re/x.re", "");
-    t.file("html/abs/y", "");
-    t.check("
+        location /re/ { index x.re; } location ~ \\.re$ { return 200 re; } }",
+    |t| {
+        t.file("html/a/second.html", "second");
+        t.file("html/b/first.html", "first");
+        t.file("html/b/second.html", "second");
+        t.file("html/c/xyz", "own");
+        t.file("html/re/x.re", "");
+        t.file("html/abs/y", "");
+        t.check(
+            "
         GET /a/        -> 200 second
         GET /b/        -> 200 first
         GET /c/?i=yz   -> 200 own
         GET /c/        -> 403
         GET /abs/      -> 200 fallback
         GET /re/       -> 200 re
-    ");
-});
+    ",
+        );
+    }
+);
 
-nginx_test!(conditional_requests, "
+nginx_test!(
+    conditional_requests,
+    "
     server { root {DIR}/html; location /exact { alias {DIR}/html/f; }
         location /before { if_modified_since before; alias {DIR}/html/f; }
-        location /off { if_modified_since off; etag off; alias {DIR}/html/f; } }", |t| {
-    t.file("html/f", "content");
-    let first = t.ask("GET /f");
-    let (etag, modified) = (first.header("ETag").unwrap(), first.header("Last-Modified").unwrap());
-    let old = "Thu, 01 Jan 1998 00:00:00 GMT";
-    let future = "Fri, 01 Jan 2100 00:00:00 GMT";
-    t.check(&format!("
+        location /off { if_modified_since off; etag off; alias {DIR}/html/f; } }",
+    |t| {
+        t.file("html/f", "content");
+        let first = t.ask("GET /f");
+        let (etag, modified) =
+            (first.header("ETag").unwrap(), first.header("Last-Modified").unwrap());
+        let old = "Thu, 01 Jan 1998 00:00:00 GMT";
+        let future = "Fri, 01 Jan 2100 00:00:00 GMT";
+        t.check(&format!("
         GET /f | If-None-Match: {etag}          -> 304 | ETag: {etag} | !Content-Length | Last-Modified: {modified}
         GET /f | If-None-Match: \"x\", {etag}   -> 304
         GET /f | If-None-Match: W/{etag}        -> 304
@@ -93,16 +107,21 @@ nginx_test!(conditional_requests, "
         GET /f | If-Unmodified-Since: {old}     -> 412
         HEAD /f | If-None-Match: {etag}         -> 304
     "));
-});
+    }
+);
 
-nginx_test!(ranges, "
+nginx_test!(
+    ranges,
+    "
     server { root {DIR}/html; location /few { max_ranges 1; alias {DIR}/html/f; }
-             location /none { max_ranges 0; alias {DIR}/html/f; } }", |t| {
-    t.file("html/f", "0123456789");
-    t.file("html/empty", "");
-    let first = t.ask("GET /f");
-    let (etag, modified) = (first.header("ETag").unwrap(), first.header("Last-Modified").unwrap());
-    t.check(&format!("
+             location /none { max_ranges 0; alias {DIR}/html/f; } }",
+    |t| {
+        t.file("html/f", "0123456789");
+        t.file("html/empty", "");
+        let first = t.ask("GET /f");
+        let (etag, modified) =
+            (first.header("ETag").unwrap(), first.header("Last-Modified").unwrap());
+        t.check(&format!("
         GET /f | Range: bytes=0-0     -> 206 0 | Content-Range: bytes 0-0/10 | Content-Length: 1 | !Accept-Ranges
         GET /f | Range: bytes=2-4     -> 206 234 | Content-Range: bytes 2-4/10
         GET /f | Range: bytes=8-      -> 206 89 | Content-Range: bytes 8-9/10
@@ -125,13 +144,21 @@ nginx_test!(ranges, "
         GET /empty | Range: bytes=0-1   -> 200
         HEAD /f | Range: bytes=0-1      -> 206 | Content-Length: 2
     "));
-    let parts = t.ask("GET /f | Range: bytes=0-1,-2").expect("206 | Content-Type: multipart/byteranges; boundary=* | !Content-Range");
-    let boundary = parts.header("Content-Type").unwrap().split("boundary=").nth(1).unwrap().to_string();
-    assert_eq!(parts.text(), format!(
-        "\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\
+        let parts = t
+            .ask("GET /f | Range: bytes=0-1,-2")
+            .expect("206 | Content-Type: multipart/byteranges; boundary=* | !Content-Range");
+        let boundary =
+            parts.header("Content-Type").unwrap().split("boundary=").nth(1).unwrap().to_string();
+        assert_eq!(
+            parts.text(),
+            format!(
+                "\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/10\r\n\r\n01\
          \r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 8-9/10\r\n\r\n89\
-         \r\n--{boundary}--\r\n"));
-});
+         \r\n--{boundary}--\r\n"
+            )
+        );
+    }
+);
 
 nginx_test!(large_files_in_every_way_of_sending, "
     server { root {DIR}/html;
@@ -154,23 +181,30 @@ nginx_test!(large_files_in_every_way_of_sending, "
     ");
 });
 
-nginx_test!(links_and_hidden_corners, "
-    server { root {DIR}/html; location /strict/ { disable_symlinks on; alias {DIR}/html/; } }", |t| {
-    t.file("html/real", "real");
-    std::os::unix::fs::symlink("real", t.dir().join("html/link")).unwrap();
-    std::process::Command::new("mkfifo").arg(t.dir().join("html/pipe")).status().unwrap();
-    t.check("
+nginx_test!(
+    links_and_hidden_corners,
+    "
+    server { root {DIR}/html; location /strict/ { disable_symlinks on; alias {DIR}/html/; } }",
+    |t| {
+        t.file("html/real", "real");
+        std::os::unix::fs::symlink("real", t.dir().join("html/link")).unwrap();
+        std::process::Command::new("mkfifo").arg(t.dir().join("html/pipe")).status().unwrap();
+        t.check(
+            "
         GET /link        -> 200 real
         GET /strict/real -> 200 real
         GET /strict/link -> 403
         GET /pipe        -> 404
-    ");
-});
+    ",
+        );
+    }
+);
 
 nginx_test!(files_without_permission, "server { root {DIR}/html; }", |t| {
     use std::os::unix::fs::PermissionsExt;
     t.file("html/secret", "secret");
-    std::fs::set_permissions(t.dir().join("html/secret"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(t.dir().join("html/secret"), std::fs::Permissions::from_mode(0))
+        .unwrap();
     t.ask("GET /secret").expect("403");
     t.error_log().expect("[error] *open() \"*/html/secret\" failed (13: Permission denied)");
 });

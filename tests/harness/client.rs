@@ -94,7 +94,7 @@ impl Client {
     /// Sends a request written as in a talk (`GET /a | Host: b`), keeping the connection.
     #[track_caller]
     pub fn ask(&mut self, request: &str) -> Response {
-        let (bytes, method) = request_bytes(&format!("{request} | Connection: keep-alive"));
+        let (bytes, method) = request_bytes(request, "keep-alive");
         self.send(bytes);
         self.response_to(&method)
     }

@@ -37,7 +37,7 @@ pub fn cases(talk: &str) -> Vec<Case> {
 impl Case {
     /// Plays the case on `client`; the difference, if there is one.
     pub fn play(&self, client: &mut Client) -> Result<(), String> {
-        let (head, method) = request_bytes(&self.request);
+        let (head, method) = request_bytes(&self.request, "close");
         client.send(head);
         if self.expected == "closed" {
             let rest = client.read_to_end();
@@ -51,7 +51,9 @@ impl Case {
 }
 
 /// The bytes of `METHOD TARGET [VERSION] {| Header: value} [<< body]`, and the method.
-pub fn request_bytes(text: &str) -> (String, String) {
+///
+/// Host and Connection are added where they are not given.
+pub fn request_bytes(text: &str, connection: &str) -> (String, String) {
     let (text, body) = match text.split_once(" << ") {
         Some((text, body)) => (text.trim(), Some(unescaped(body))),
         None => (text, None),
@@ -65,7 +67,7 @@ pub fn request_bytes(text: &str) -> (String, String) {
     for header in &headers {
         head += &format!("{}\r\n", unescaped(header));
     }
-    for (name, value) in [("host:", "localhost"), ("connection:", "close")] {
+    for (name, value) in [("host:", "localhost"), ("connection:", connection)] {
         if !given(name) {
             head += &format!("{name} {value}\r\n");
         }

@@ -1,16 +1,34 @@
 //! Certificates for a site and clients that take whatever they are shown.
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use std::sync::Arc;
 
-/// A self-signed certificate and its key, in PEM.
-pub fn certificate(names: &[&str]) -> (String, String) {
+/// A certificate, its key and the certificate of who signed it, in PEM.
+pub struct Made {
+    pub certificate: String,
+    pub key: String,
+    pub issuer: String,
+}
+
+/// A certificate for these names, signed by an authority of its own.
+pub fn certificate(names: &[&str]) -> Made {
+    let authority = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new([]).expect("no names");
+    params.distinguished_name.push(DnType::CommonName, "an authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = params.self_signed(&authority).expect("signed").pem();
+    let authority = Issuer::new(params, authority);
+
+    let key = KeyPair::generate().expect("a key");
     let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
-    let made = rcgen::generate_simple_self_signed(names).expect("valid names");
-    (made.cert.pem(), made.signing_key.serialize_pem())
+    let mut params = CertificateParams::new(names).expect("valid names");
+    params.distinguished_name.push(DnType::CommonName, "localhost");
+    let certificate = params.signed_by(&key, &authority).expect("signed").pem();
+    Made { certificate, key: key.serialize_pem(), issuer }
 }
 
 /// A client configuration that accepts any certificate.
