@@ -164,6 +164,11 @@ impl Source {
         self.home.pace(cx)
     }
 
+    /// The task is woken by the kernel's next report, whether or not it is ready already.
+    pub fn wait_change(&self, direction: Direction, cx: &mut Context<'_>) {
+        self.state.park(direction, cx.waker());
+    }
+
     /// An attempt found nothing to read, or no room to write.
     #[inline]
     pub fn clear(&self, direction: Direction) {

@@ -5,6 +5,7 @@
 //! - `user`: become_user, limits, priority, pin_to_cpus
 //! - `listener`: steer, waiting, fast open, deferred accept
 //! - `socket`: addresses, accept, connect, send, receive, send_file, options, TCP_INFO
+//! - `file`: open, facts, read, temporary files, replacing
 //! - `poll`: level-triggered interest · `waker`: task wakers without reference counts
 //! - `time`: the wall clock, and its texts, made once a second
 //! - `calendar`: local time in the forms of logs
@@ -13,6 +14,7 @@
 //! outside names `libc`.
 
 pub mod calendar;
+pub mod file;
 pub mod listener;
 pub mod poll;
 pub mod process;
