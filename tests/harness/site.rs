@@ -26,7 +26,11 @@ pub struct Site {
     args: Vec<String>,
     ports: BTreeMap<String, Port>,
     backends: BTreeMap<String, Backend>,
-    master: Option<Child>,
+    daemon: bool,
+    started: Option<Child>,
+    master: Option<i32>,
+    /// Alerts that belong to the test.
+    expected: Vec<String>,
 }
 
 /// The program under test.
@@ -60,7 +64,10 @@ impl Site {
             args: Vec::new(),
             ports: BTreeMap::new(),
             backends: BTreeMap::new(),
+            daemon: false,
+            started: None,
             master: None,
+            expected: Vec::new(),
         };
         let conf = site.fill_in(conf);
         if conf.contains("cert.pem") {
@@ -75,8 +82,17 @@ impl Site {
         let conf = self.fill_in(conf);
         let dir = self.dir().display();
         // On one line with the configuration's first: its line numbers stay.
-        self.conf = format!("daemon off; pid nginx.pid; error_log {dir}/error.log info; {conf}");
+        let daemon = if self.daemon { "on" } else { "off" };
+        self.conf = format!("daemon {daemon}; pid nginx.pid; error_log {dir}/error.log info; {conf}");
         self.file("nginx.conf", &self.conf);
+    }
+
+    /// The program goes into the background by itself.
+    pub fn as_daemon(mut self) -> Site {
+        self.daemon = true;
+        self.conf = self.conf.replace("daemon off", "daemon on");
+        self.file("nginx.conf", &self.conf);
+        self
     }
 
     /// A file of the site's folder, there before the program starts.
@@ -101,16 +117,20 @@ impl Site {
     pub fn start(&mut self) {
         let stderr = fs::File::create(self.dir().join("stderr")).expect("a file");
         let mut child = self.command().stderr(stderr).spawn().expect("the program starts");
-        let pid = child.id().to_string();
+        let foreground = (!self.daemon).then_some(child.id() as i32);
         let ready = wait_for(|| {
-            let written = self.read("nginx.pid").is_some_and(|p| p.trim() == pid);
-            match child.try_wait() {
-                Ok(None) => written.then_some(true),
-                _ => Some(false),
+            let written = self.read("nginx.pid").and_then(|p| p.trim().parse::<i32>().ok());
+            let written = written.filter(|pid| foreground.is_none_or(|f| f == *pid));
+            match (child.try_wait(), self.daemon) {
+                (Ok(None), false) => written.map(Some),
+                (Ok(None), true) => None,
+                (Ok(Some(status)), true) if status.success() => written.map(Some),
+                _ => Some(None),
             }
         });
-        self.master = Some(child);
-        if ready != Some(true) {
+        self.started = Some(child);
+        self.master = ready.flatten();
+        if self.master.is_none() {
             let stderr = self.read("stderr").unwrap_or_default();
             panic!("did not start: {stderr}\nwith\n{}", self.conf);
         }
@@ -137,17 +157,30 @@ impl Site {
 
     #[track_caller]
     pub fn stop_by(&mut self, signal: Signal) {
-        let Some(mut master) = self.master.take() else { return };
-        let pid = master.id() as i32;
-        procs::signal(pid, signal);
-        let ended = wait_for(|| master.try_wait().ok().flatten());
-        let gone = wait_for(|| procs::tree(pid, self.dir()).is_empty().then_some(()));
+        let Some(pid) = self.master.take() else { return };
+        // After an upgrade there is another master, or two.
+        for p in procs::tree(pid, self.dir()) {
+            if p.pid == pid || p.role.starts_with("master process") {
+                procs::signal(p.pid, signal);
+            }
+        }
+        let gone = wait_for(|| {
+            self.started.as_mut().map(Child::try_wait);
+            procs::tree(pid, self.dir()).is_empty().then_some(())
+        });
         let left = procs::tree(pid, self.dir());
         kill_all(&left);
-        assert!(ended.is_some() && gone.is_some(), "still there after {signal}: {left:?}");
+        assert!(gone.is_some(), "still there after {signal}: {left:?}");
         for bad in ["[alert]", "[emerg]", "panicked at"] {
-            self.error_log().refuse(bad);
+            let mut lines = self.error_log().lines(bad);
+            lines.retain(|l| !self.expected.iter().any(|e| matches(&format!("*{e}*"), l)));
+            assert!(lines.is_empty(), "{lines:#?}");
         }
+    }
+
+    /// An alert in the error log that is part of the test.
+    pub fn expect_alert(&mut self, pattern: &str) {
+        self.expected.push(pattern.into());
     }
 
     /// Plays the cases of a talk and reports all that differ.
@@ -236,7 +269,7 @@ impl Site {
     }
 
     pub fn master(&self) -> i32 {
-        self.master.as_ref().expect("started").id() as i32
+        self.master.expect("started")
     }
 
     pub fn procs(&self) -> Vec<Proc> {
@@ -296,11 +329,13 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let Some(mut master) = self.master.take() else { return };
-        let left = procs::tree(master.id() as i32, self.dir());
-        kill_all(&left);
-        let _ = master.kill();
-        let _ = master.wait();
+        if let Some(pid) = self.master.take() {
+            kill_all(&procs::tree(pid, self.dir()));
+        }
+        if let Some(mut child) = self.started.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         if std::thread::panicking() {
             let log = self.error_log().text();
             let from = log.lines().count().saturating_sub(30);
