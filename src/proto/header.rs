@@ -3,6 +3,8 @@
 //! One enum serves requests, replies and trailers of every protocol, so that a field is
 //! recognised once, when its line is read, and compared as a byte afterwards.
 
+use super::scan::{Block, Word};
+
 macro_rules! header_names {
     ($($id:ident = $name:literal,)*) => {
         /// A header field's name, if it is one that somebody asks for by name.
@@ -48,7 +50,6 @@ header_names! {
     KeepAlive = "Keep-Alive",
     XForwardedFor = "X-Forwarded-For",
     XForwardedProto = "X-Forwarded-Proto",
-    XForwardedHost = "X-Forwarded-Host",
     XRealIp = "X-Real-IP",
     Forwarded = "Forwarded",
     Origin = "Origin",
@@ -103,15 +104,27 @@ header_names! {
 
 impl HeaderId {
     /// Recognises `name` in any letter case.
-    ///
-    /// The name must be one that a parser let through: without control characters.
     #[inline]
     pub fn of(name: &[u8]) -> HeaderId {
-        let (Some(&first), Some(&last)) = (name.first(), name.last()) else {
-            return HeaderId::Other;
-        };
-        let id = SLOTS[slot(first, name[name.len() / 2], last, name.len())];
-        if same_name(name, &LOWER[id as usize]) { IDS[id as usize] } else { HeaderId::Other }
+        if name.is_empty() { HeaderId::Other } else { HeaderId::at(name, 0, name.len()) }
+    }
+
+    /// Recognises the name that stands at `start..end` of `bytes`; it is not empty.
+    #[inline(always)]
+    pub(crate) fn at(bytes: &[u8], start: usize, end: usize) -> HeaderId {
+        HeaderId::of_block(Block::at(bytes, start), bytes, start, end)
+    }
+
+    /// The same, given the block at `start`.
+    #[inline(always)]
+    pub(crate) fn of_block(block: Block, bytes: &[u8], start: usize, end: usize) -> HeaderId {
+        let len = end - start;
+        let id = SLOTS[slot(bytes[start], bytes[end - 1], len)];
+        let pattern = &PATTERNS[id as usize];
+        let agrees = len == pattern.len
+            && pattern.start.starts(block)
+            && (len <= Block::LEN || pattern.rest.starts(Block::at(bytes, start + Block::LEN)));
+        if agrees { IDS[id as usize] } else { HeaderId::Other }
     }
 
     /// The name as it is usually written; empty for [`HeaderId::Other`].
@@ -120,87 +133,80 @@ impl HeaderId {
     }
 
     /// The place of this name in a [`HeaderSet`].
-    const fn bit(self) -> u128 {
-        1 << self as u8
+    const fn place(self) -> (usize, u64) {
+        (self as usize / 64, 1 << (self as u8 % 64))
     }
 }
 
 /// Which known names a head carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HeaderSet(u128);
+pub struct HeaderSet([u64; 2]);
 
 impl HeaderSet {
-    pub const EMPTY: HeaderSet = HeaderSet(0);
+    pub const EMPTY: HeaderSet = HeaderSet([0; 2]);
 
     /// The set of `ids`.
     pub const fn of(ids: &[HeaderId]) -> HeaderSet {
-        let (mut bits, mut i) = (0, 0);
+        let (mut words, mut i) = ([0; 2], 0);
         while i < ids.len() {
-            bits |= ids[i].bit();
+            let (word, bit) = ids[i].place();
+            words[word] |= bit;
             i += 1;
         }
-        HeaderSet(bits)
+        HeaderSet(words)
     }
     #[inline]
     pub const fn contains(self, id: HeaderId) -> bool {
-        self.0 & id.bit() != 0
+        let (word, bit) = id.place();
+        self.0[word] & bit != 0
     }
     #[inline]
     pub fn insert(&mut self, id: HeaderId) {
-        self.0 |= id.bit();
+        let (word, bit) = id.place();
+        self.0[word] |= bit;
     }
 }
 
-/// The longest known name, in bytes.
-const LONGEST: usize = 32;
-
-/// A known name in lower case, padded with zeros.
+/// A known name, in two blocks.
 #[derive(Clone, Copy)]
-struct Lower {
+struct Pattern {
     len: usize,
-    bytes: [u8; LONGEST],
+    start: Word,
+    rest: Word,
 }
 
-static LOWER: [Lower; NAMES.len()] = {
-    let mut all = [Lower { len: 0, bytes: [0; LONGEST] }; NAMES.len()];
+static PATTERNS: [Pattern; NAMES.len()] = {
+    let none = Word::part("", 0);
+    let mut all = [Pattern { len: 0, start: none, rest: none }; NAMES.len()];
     let mut i = 0;
     while i < NAMES.len() {
-        let name = NAMES[i].as_bytes();
-        all[i].len = name.len();
-        let mut j = 0;
-        while j < name.len() {
-            all[i].bytes[j] = name[j].to_ascii_lowercase();
-            j += 1;
-        }
+        let name = NAMES[i];
+        assert!(name.len() <= 2 * Block::LEN);
+        all[i] = Pattern {
+            len: name.len(),
+            start: Word::part(name, 0),
+            rest: Word::part(name, Block::LEN),
+        };
         i += 1;
     }
     all
 };
 
-/// Compares without regard to case. `| 0x20` maps only letters, digits and signs that a field
-/// name may hold onto the lower-case name: what else it maps there is a control character.
-#[inline]
-fn same_name(name: &[u8], lower: &Lower) -> bool {
-    name.len() == lower.len && name.iter().zip(&lower.bytes).all(|(n, l)| n | 0x20 == *l)
-}
-
 /// A perfect hash of the known names; the compiler proves it, see [`SLOTS`].
-#[inline]
-const fn slot(first: u8, middle: u8, last: u8, len: usize) -> usize {
-    let hash = (first | 0x20) as usize * 65
-        + (middle | 0x20) as usize * 19
-        + (last | 0x20) as usize * 250
-        + len.wrapping_mul(98);
-    hash & 0xff
+#[inline(always)]
+const fn slot(first: u8, last: u8, len: usize) -> usize {
+    let hash = (first | 0x20) as usize * 257 + (last | 0x20) as usize * 238 + len.wrapping_mul(149);
+    hash % SLOTS_LEN
 }
 
-static SLOTS: [u8; 256] = {
-    let mut slots = [0u8; 256];
+const SLOTS_LEN: usize = 512;
+
+static SLOTS: [u8; SLOTS_LEN] = {
+    let mut slots = [0u8; SLOTS_LEN];
     let mut i = 1;
     while i < NAMES.len() {
         let name = NAMES[i].as_bytes();
-        assert!(name.len() <= LONGEST);
-        let at = slot(name[0], name[name.len() / 2], name[name.len() - 1], name.len());
+        let at = slot(name[0], name[name.len() - 1], name.len());
         assert!(slots[at] == 0, "two names share a slot: choose other multipliers");
         slots[at] = i as u8;
         i += 1;
@@ -227,7 +233,16 @@ mod tests {
 
     #[test]
     fn other_names_are_other() {
-        for name in ["", "x", "hos\u{e9}", "content_length", "X-Forwarded-Foo", &"a".repeat(300)] {
+        for name in [
+            "",
+            "x",
+            "hos\u{e9}",
+            "content_length",
+            "Content\rLength",
+            "content\u{d}length",
+            "X-Forwarded-Foo",
+            &"a".repeat(300),
+        ] {
             assert_eq!(HeaderId::of(name.as_bytes()), HeaderId::Other, "{name}");
         }
     }

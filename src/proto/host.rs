@@ -16,8 +16,8 @@ pub struct HostName {
 /// Accepted are registered names (letters, digits, `-._~!$&'()*+,;=%`), without two dots in a
 /// row, and address literals in brackets; both with an optional decimal port up to 65535.
 pub fn validate(host: &[u8]) -> Option<HostName> {
-    let has_upper = host.iter().any(u8::is_ascii_uppercase);
-    let end = if host.first() == Some(&b'[') { literal_end(host)? } else { name_end(host)? };
+    let (end, has_upper) =
+        if host.first() == Some(&b'[') { literal(host)? } else { registered(host)? };
     let port = match host[end..].split_first() {
         None => 0,
         Some((b':', digits)) => port(digits)?,
@@ -32,32 +32,33 @@ pub fn push_lower(name: &[u8], out: &mut Vec<u8>) {
     out.extend(name.iter().map(u8::to_ascii_lowercase));
 }
 
-/// Where the name ends: at a colon or with the text.
-fn name_end(host: &[u8]) -> Option<usize> {
-    let mut before = 0;
-    for (i, &b) in host.iter().enumerate() {
-        match b {
-            b':' => return Some(i),
-            b'.' if before == b'.' => return None,
-            b if CLASS[b as usize] & NAME != 0 => before = b,
-            _ => return None,
-        }
-    }
-    Some(host.len())
+/// A name: where it ends, at a colon or with the text, and whether it holds capitals.
+fn registered(host: &[u8]) -> Option<(usize, bool)> {
+    let end = run(host, 0, NAME)?;
+    matches!(host.get(end.0), None | Some(b':')).then_some(end)
 }
 
-/// Where the literal ends: behind its bracket.
-fn literal_end(host: &[u8]) -> Option<usize> {
-    let mut before = 0;
-    for (i, &b) in host.iter().enumerate().skip(1) {
-        match b {
-            b']' => return Some(i + 1),
-            b'.' if before == b'.' => return None,
-            b if CLASS[b as usize] & LITERAL != 0 => before = b,
-            _ => return None,
+/// A literal: where it ends, behind its bracket, and whether it holds capitals.
+fn literal(host: &[u8]) -> Option<(usize, bool)> {
+    let (end, has_upper) = run(host, 1, LITERAL)?;
+    (host.get(end) == Some(&b']')).then_some((end + 1, has_upper))
+}
+
+/// Where bytes of `class` that start at `at` end; `None` if two dots follow each other.
+#[inline]
+fn run(host: &[u8], at: usize, class: u8) -> Option<(usize, bool)> {
+    let (mut end, mut seen, mut before, mut doubled) = (host.len(), 0, 0, 0);
+    for (i, &b) in host.iter().enumerate().skip(at) {
+        let kind = CLASS[b as usize];
+        if kind & class == 0 {
+            end = i;
+            break;
         }
+        doubled |= kind & before;
+        seen |= kind;
+        before = kind;
     }
-    None
+    (doubled & DOT == 0).then_some((end, seen & UPPER != 0))
 }
 
 fn port(digits: &[u8]) -> Option<u16> {
@@ -69,14 +70,18 @@ fn port(digits: &[u8]) -> Option<u16> {
 
 const NAME: u8 = 1;
 const LITERAL: u8 = 2;
+const UPPER: u8 = 4;
+const DOT: u8 = 8;
 
 static CLASS: [u8; 256] = {
     let mut class = [0u8; 256];
     let mut b = 0;
     while b < 256 {
         class[b] = match b as u8 {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => NAME | LITERAL,
-            b'-' | b'.' | b'_' | b'~' => NAME | LITERAL,
+            b'A'..=b'Z' => NAME | LITERAL | UPPER,
+            b'a'..=b'z' | b'0'..=b'9' => NAME | LITERAL,
+            b'.' => NAME | LITERAL | DOT,
+            b'-' | b'_' | b'~' => NAME | LITERAL,
             b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {
                 NAME | LITERAL
             }

@@ -305,15 +305,14 @@ impl Chunked {
     /// A line of the trailer is complete.
     fn trailer_line(&mut self) -> Result<(), BodyError> {
         let start = self.line_start;
-        match field::read_line(&self.trailer, start, true) {
-            Ok(Line::Field { field, next }) if next == self.trailer.len() => {
-                if self.fields.len() == TRAILER_FIELDS_MAX {
-                    return Err(BodyError::TrailerTooLarge);
-                }
-                self.fields.push(field);
-            }
+        let field = match field::read_line(&self.trailer, start, true) {
+            Line::Field(field, next) if next == self.trailer.len() => field,
             _ => return Err(BodyError::InvalidTrailer),
+        };
+        if self.fields.len() == TRAILER_FIELDS_MAX {
+            return Err(BodyError::TrailerTooLarge);
         }
+        self.fields.push(field);
         self.line_start = self.trailer.len();
         self.at = At::Trailer;
         Ok(())
@@ -386,4 +385,140 @@ pub fn push_last_chunk<'a>(
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a body out of `text`, which arrives in pieces of `step` bytes.
+    fn taken_in(framing: Framing, text: &[u8], step: usize) -> String {
+        let mut body = Body::new(framing, 64);
+        let mut data = Vec::new();
+        let mut read = 0;
+        for input in text.chunks(step) {
+            let mut at = 0;
+            loop {
+                let owed = body.owed();
+                match body.next(input, &mut at) {
+                    Ok(Piece::Data(range)) => data.extend(&input[range]),
+                    Ok(Piece::More) => break,
+                    Ok(Piece::End) => {
+                        let data = String::from_utf8_lossy(&data);
+                        let rest = String::from_utf8_lossy(&text[read + at..]).into_owned();
+                        return format!("{data}{}|{rest}", trailer(&body));
+                    }
+                    Err(error) => return error.to_string(),
+                }
+                assert!(owed != Some(0), "a body that goes on owes something");
+            }
+            read += input.len();
+        }
+        match body.closed() {
+            Ok(()) => format!("{}|", String::from_utf8_lossy(&data)),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn trailer(body: &Body) -> String {
+        let Some((fields, bytes)) = body.trailer() else { return String::new() };
+        let text = |s: super::super::Span| String::from_utf8_lossy(s.of(bytes)).into_owned();
+        fields.iter().map(|f| format!("[{}={}]", text(f.name), text(f.value))).collect()
+    }
+
+    fn check(framing: Framing, cases: &[(&str, &str)]) {
+        for (text, want) in cases {
+            for step in 1..=text.len().max(1) {
+                let got = taken_in(framing, text.as_bytes(), step);
+                assert_eq!(got, *want, "{text:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths() {
+        check(Framing::None, &[("GET", "|GET")]);
+        check(Framing::Length(0), &[("GET", "|GET")]);
+        check(Framing::Length(3), &[("abcGET", "abc|GET"), ("abc", "abc|")]);
+        check(Framing::Length(3), &[("ab", "closed before the end of the body")]);
+        check(Framing::UntilClose, &[("abc", "abc|"), ("", "|")]);
+    }
+
+    #[test]
+    fn chunks() {
+        check(
+            Framing::Chunked,
+            &[
+                ("0\r\n\r\n", "|"),
+                ("3\r\nabc\r\n0\r\n\r\nGET", "abc|GET"),
+                ("00a\r\n0123456789\r\n1\r\nx\r\n00\r\n\r\n", "0123456789x|"),
+                ("3;a=b\r\nabc\r\n0 ;x\r\n\r\n", "abc|"),
+                ("A\t\r\n0123456789\r\n0\r\n\r\n", "0123456789|"),
+                ("0\r\nX: y\r\nZ:\r\n\r\nGET", "[X=y][Z=]|GET"),
+                ("3\r\nabc", "closed before the end of the body"),
+                ("3\r\nabc\r\n", "closed before the end of the body"),
+                ("3\r\nabcd\r\n", "invalid chunk"),
+                ("3\r\nabc\n0\r\n\r\n", "invalid chunk"),
+                ("3\nabc\r\n", "invalid chunk"),
+                ("3;\nabc\r\n", "invalid chunk"),
+                ("3\rabc\r\n", "invalid chunk"),
+                ("3;\rabc\r\n", "invalid chunk"),
+                ("\r\n", "invalid chunk"),
+                ("x\r\n", "invalid chunk"),
+                ("-1\r\n", "invalid chunk"),
+                ("0x3\r\nabc\r\n", "invalid chunk"),
+                (" 3\r\nabc\r\n", "invalid chunk"),
+                ("7ffffffffffffff6\r\n", "closed before the end of the body"),
+                ("7ffffffffffffff7\r\n", "chunk size too large"),
+                ("ffffffffffffffff\r\n", "chunk size too large"),
+                ("10000000000000000\r\n", "chunk size too large"),
+                ("00000000000000003\r\nabc\r\n", "chunk size too large"),
+                ("0\r\n\n", "invalid chunk"),
+                ("0\r\nX: y\n\r\n", "invalid chunk"),
+                ("0\r\nX: y\rZ: 1\r\n\r\n", "invalid chunk"),
+                ("0\r\nX : y\r\n\r\n", "invalid trailer"),
+                ("0\r\n folded\r\n\r\n", "invalid trailer"),
+                ("0\r\nX: \0\r\n\r\n", "invalid trailer"),
+            ],
+        );
+        let long = format!("0\r\nX: {}\r\n\r\n", "y".repeat(60));
+        check(Framing::Chunked, &[(&long, "trailer too large")]);
+    }
+
+    #[test]
+    fn extensions_are_bounded_by_the_data() {
+        let text = format!("1;{}\r\nx\r\n", "e".repeat(17000));
+        let got = taken_in(Framing::Chunked, text.as_bytes(), 1000);
+        assert_eq!(got, "too many chunk extensions");
+        let chunk = format!("100;{}\r\n{}\r\n", "e".repeat(200), "x".repeat(256));
+        let text = chunk.repeat(1000) + "0\r\n\r\n";
+        assert!(taken_in(Framing::Chunked, text.as_bytes(), 1000).ends_with("xxx|"));
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        for len in [1u64, 15, 16, 255, 4096, u64::MAX] {
+            let head = ChunkHead::new(len);
+            assert_eq!(&*head, format!("{len:x}\r\n").as_bytes());
+        }
+        let mut text = ChunkHead::new(3).to_vec();
+        text.extend(b"abc");
+        text.extend(CHUNK_END);
+        push_last_chunk([(&b"X"[..], &b"y"[..])], &mut text);
+        assert_eq!(taken_in(Framing::Chunked, &text, 2), "abc[X=y]|");
+        assert_eq!(taken_in(Framing::Chunked, LAST_CHUNK, 9), "|");
+    }
+
+    #[test]
+    fn what_is_owed() {
+        let text = b"3;e\r\nabc\r\n0\r\nX: y\r\n\r\n";
+        let owed = [5, 12, 12, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 4, 4, 4, 4, 3, 2, 1, 0];
+        let mut body = Body::new(Framing::Chunked, 64);
+        assert_eq!(body.owed(), Some(owed[0]));
+        for (i, b) in text.iter().enumerate() {
+            let mut at = 0;
+            body.next(&[*b], &mut at).unwrap();
+            assert_eq!(body.owed(), Some(owed[i + 1]), "after {i}");
+        }
+    }
 }

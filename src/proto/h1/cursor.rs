@@ -21,6 +21,14 @@ impl LineCursor {
         LineCursor { start, searched: start, look_again: 0 }
     }
 
+    /// Goes on to the line that starts at `start`, if it is another one.
+    #[inline]
+    pub fn move_to(&mut self, start: usize) {
+        if start != self.start {
+            *self = LineCursor::at(start);
+        }
+    }
+
     /// Whether looking at the line may tell something that was not known before.
     #[inline]
     pub fn is_worth_a_look(&mut self, buffer: &[u8]) -> bool {

@@ -2,10 +2,10 @@
 
 use super::Span;
 use crate::proto::header::HeaderId;
-use crate::proto::scan;
+use crate::proto::scan::{self, Block};
 
 /// A header field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Field {
     pub name: Span,
     /// Without spaces before and after it.
@@ -15,18 +15,17 @@ pub struct Field {
     pub is_valid: bool,
 }
 
-/// What a line turned out to be, and where the next one starts.
-#[derive(Debug)]
-pub(crate) enum Line {
-    Partial,
-    Field { field: Field, next: usize },
-    End { next: usize },
-}
-
-/// A line that cannot be a field: nginx shows it up to the byte at `at`.
+/// What a line turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BadLine {
-    pub at: usize,
+pub(crate) enum Line {
+    /// It is not finished.
+    Partial,
+    /// A field; where the next line starts.
+    Field(Field, usize),
+    /// The empty line; where what follows the head starts.
+    End(usize),
+    /// It cannot be a field, because of the byte at this place.
+    Bad(usize),
 }
 
 /// Reads the line that starts at `start`.
@@ -34,79 +33,123 @@ pub(crate) struct BadLine {
 /// As nginx: a line ends with LF or CR LF; a CR elsewhere, a NUL, a space or control character
 /// in the name, and a line that starts with a space (a folded value) are errors; a line without
 /// a colon is a field with an empty value. Unlike nginx, CR CR LF does not end a line.
-#[inline]
-pub(crate) fn read_line(bytes: &[u8], start: usize, underscores: bool) -> Result<Line, BadLine> {
-    let Some(&first) = bytes.get(start) else { return Ok(Line::Partial) };
-    if first == b'\r' || first == b'\n' {
-        return Ok(match line_end(bytes, start)? {
-            Some(next) => Line::End { next },
-            None => Line::Partial,
-        });
+pub(crate) fn read_line(bytes: &[u8], start: usize, underscores: bool) -> Line {
+    match read_known(bytes, start) {
+        Some((field, next)) => Line::Field(field, next),
+        None => read_odd_line(bytes, start, underscores),
     }
-    if first == b':' {
-        return Err(BadLine { at: start });
+}
+
+/// The quick way for what most lines are: a whole line with a known name and a colon. The name
+/// is a valid one then, and its bytes need not be looked at one by one.
+#[inline(always)]
+pub(crate) fn read_known(bytes: &[u8], start: usize) -> Option<(Field, usize)> {
+    let block = Block::new(bytes.get(start..)?.first_chunk()?);
+    let name_end = match block.equals(b':') {
+        0 => far_colon(bytes, start),
+        colons => start + colons.trailing_zeros() as usize,
+    };
+    if name_end == start {
+        return None;
+    }
+    let id = HeaderId::of_block(block, bytes, start, name_end);
+    if id == HeaderId::Other {
+        return None;
+    }
+    let value_start = skip_spaces(bytes, name_end + 1);
+    let stop = scan::control(bytes, value_start);
+    if bytes.get(stop..stop + 2) != Some(b"\r\n") {
+        return None;
+    }
+    let value_end = without_spaces(bytes, value_start, stop);
+    let (name, value) = (Span::new(start, name_end), Span::new(value_start, value_end));
+    Some((Field { name, value, id, is_valid: true }, stop + 2))
+}
+
+/// The colon behind a long name, or `start` if no known name could end there.
+#[inline(never)]
+fn far_colon(bytes: &[u8], start: usize) -> usize {
+    let end = bytes.len().min(start + KNOWN_MAX);
+    bytes[start..end].iter().position(|&b| b == b':').map_or(start, |length| start + length)
+}
+
+/// Any line, looked at byte by byte.
+fn read_odd_line(bytes: &[u8], start: usize, underscores: bool) -> Line {
+    if let Some(b'\r' | b'\n') = bytes.get(start) {
+        return line_end(bytes, start, Line::End);
     }
     let mut kinds = 0;
-    let mut at = start;
-    let stop = loop {
-        let Some(&b) = bytes.get(at) else { return Ok(Line::Partial) };
-        let kind = NAME[b as usize];
-        if kind & STOP != 0 {
-            break b;
-        }
-        kinds |= kind;
-        at += 1;
+    let Some(length) = bytes[start..].iter().position(|&b| {
+        kinds |= NAME[b as usize];
+        kinds & STOP != 0
+    }) else {
+        return Line::Partial;
     };
-    let name = Span::new(start, at);
-    let is_valid = kinds & ODD == 0 && (underscores || kinds & UNDERSCORE == 0);
-    let id = HeaderId::of(&bytes[start..at]);
-    let (value, end) = match stop {
-        b':' => match value(bytes, at + 1)? {
-            Some(found) => found,
-            None => return Ok(Line::Partial),
+    let at = start + length;
+    if length == 0 || !matches!(bytes[at], b':' | b'\r' | b'\n') {
+        return Line::Bad(at);
+    }
+    let (value, stop) = match bytes[at] {
+        b':' => match value(bytes, at + 1) {
+            Ok(found) => found,
+            Err(line) => return line,
         },
-        b'\r' | b'\n' => (Span::new(at, at), at),
-        _ => return Err(BadLine { at }),
+        _ => (Span::new(at, at), at),
     };
-    Ok(match line_end(bytes, end)? {
-        Some(next) => Line::Field { field: Field { name, value, id, is_valid }, next },
-        None => Line::Partial,
-    })
+    let field = Field {
+        name: Span::new(start, at),
+        value,
+        id: HeaderId::at(bytes, start, at),
+        is_valid: kinds & ODD == 0 && (underscores || kinds & UNDERSCORE == 0),
+    };
+    line_end(bytes, stop, |next| Line::Field(field, next))
 }
 
 /// The value that starts at or after `at`, and where its line's end stands.
-#[inline]
-fn value(bytes: &[u8], mut at: usize) -> Result<Option<(Span, usize)>, BadLine> {
+fn value(bytes: &[u8], at: usize) -> Result<(Span, usize), Line> {
+    let start = skip_spaces(bytes, at);
+    let mut stop = start;
+    loop {
+        stop = scan::control(bytes, stop);
+        match bytes.get(stop) {
+            None => return Err(Line::Partial),
+            Some(b'\r' | b'\n') => break,
+            Some(0) => return Err(Line::Bad(stop)),
+            Some(_) => stop += 1,
+        }
+    }
+    Ok((Span::new(start, without_spaces(bytes, start, stop)), stop))
+}
+
+#[inline(always)]
+fn skip_spaces(bytes: &[u8], mut at: usize) -> usize {
     while bytes.get(at) == Some(&b' ') {
         at += 1;
     }
-    let start = at;
-    loop {
-        at = scan::control(bytes, at);
-        match bytes.get(at) {
-            None => return Ok(None),
-            Some(b'\r' | b'\n') => break,
-            Some(0) => return Err(BadLine { at }),
-            Some(_) => at += 1,
-        }
-    }
-    let mut end = at;
+    at
+}
+
+/// The end of what stands at `start..end` without the spaces behind it.
+#[inline(always)]
+fn without_spaces(bytes: &[u8], start: usize, mut end: usize) -> usize {
     while end > start && bytes[end - 1] == b' ' {
         end -= 1;
     }
-    Ok(Some((Span::new(start, end), at)))
+    end
 }
 
-/// Where the next line starts, given that a CR or LF stands at `at`.
-#[inline]
-fn line_end(bytes: &[u8], at: usize) -> Result<Option<usize>, BadLine> {
+/// Given that a CR or LF stands at `at`: the line, if it ends there.
+fn line_end(bytes: &[u8], at: usize, line: impl FnOnce(usize) -> Line) -> Line {
     match (bytes[at], bytes.get(at + 1)) {
-        (b'\n', _) => Ok(Some(at + 1)),
-        (_, Some(b'\n')) => Ok(Some(at + 2)),
-        (_, None) => Ok(None),
-        (_, Some(_)) => Err(BadLine { at: at + 1 }),
+        (b'\n', _) => line(at + 1),
+        (_, Some(b'\n')) => line(at + 2),
+        (_, None) => Line::Partial,
+        (_, Some(_)) => Line::Bad(at + 1),
     }
 }
+
+/// Within how many bytes the colon of a known name stands.
+const KNOWN_MAX: usize = 32;
 
 const STOP: u8 = 1;
 const UNDERSCORE: u8 = 2;
@@ -134,10 +177,10 @@ mod tests {
     fn show(line: &str) -> String {
         let bytes = line.as_bytes();
         match read_line(bytes, 0, false) {
-            Err(bad) => format!("bad at {}", bad.at),
-            Ok(Line::Partial) => "partial".into(),
-            Ok(Line::End { next }) => format!("end {next}"),
-            Ok(Line::Field { field, next }) => format!(
+            Line::Bad(at) => format!("bad at {at}"),
+            Line::Partial => "partial".into(),
+            Line::End(next) => format!("end {next}"),
+            Line::Field(field, next) => format!(
                 "{}={}{} {next}",
                 String::from_utf8_lossy(field.name.of(bytes)),
                 String::from_utf8_lossy(field.value.of(bytes)),

@@ -81,9 +81,12 @@ impl Span {
 /// The longest part of a header line that is logged, in bytes.
 const SHOWN_MAX: usize = 2048 - 300;
 
-/// Whether `word` (lower case) stands anywhere in `value`.
+/// Whether `word` (lower case, without `-` in front) stands anywhere in `value`.
 fn contains_word(value: &[u8], word: &[u8]) -> bool {
-    value.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
+    let Some(last) = value.len().checked_sub(word.len()) else { return false };
+    (0..=last).any(|at| {
+        value[at] | 0x20 == word[0] && value[at..at + word.len()].eq_ignore_ascii_case(word)
+    })
 }
 
 /// A decimal number as nginx reads lengths: digits only, at most `i64::MAX`.

@@ -9,6 +9,7 @@ use super::request_line::{self, Method, RequestLine, Stop, Version};
 use super::{Progress, Span, contains_word, number};
 use crate::proto::header::{HeaderId, HeaderSet};
 use crate::proto::host;
+use crate::proto::scan::{Block, Word};
 
 /// What a server's directives allow a request head to be. Sizes in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -107,11 +108,14 @@ impl RequestHead {
 
     /// Forgets the request; keeps the memory of its tables.
     pub fn clear(&mut self) {
-        let (mut fields, mut ignored) =
-            (std::mem::take(&mut self.fields), std::mem::take(&mut self.ignored));
-        fields.clear();
-        ignored.clear();
-        *self = RequestHead { fields, ignored, ..RequestHead::default() };
+        self.fields.clear();
+        self.ignored.clear();
+        self.present = HeaderSet::EMPTY;
+        self.authority = None;
+        self.framing = Framing::None;
+        self.keep_alive = KeepAlive::Unsaid;
+        self.state = State::default();
+        // The line is overwritten as a whole when the next one is read.
     }
 
     /// Reads on. `buffer` starts with the same bytes as in the calls before, and has more.
@@ -128,10 +132,9 @@ impl RequestHead {
             return self.wait(buffer, rules);
         }
         let start = self.state.cursor.start;
-        match request_line::read(buffer, start) {
-            Ok((line, next)) => {
+        match request_line::read(buffer, start, &mut self.line) {
+            Ok(next) => {
                 self.fits(next, rules)?;
-                self.line = line;
                 self.state.cursor = LineCursor::at(next);
                 self.take_line(buffer, rules)
             }
@@ -213,10 +216,13 @@ impl RequestHead {
         let room = self.state.room_end.clamp(start, buffer.len());
         let part = &buffer[..room];
         if self.state.place == Place::Fields {
-            let bad = field::read_line(part, start, rules.underscores_in_headers).err()?;
-            return Some(HeadError::invalid_line(part, start, bad.at));
+            let underscores = rules.underscores_in_headers;
+            return match field::read_line(part, start, underscores) {
+                Line::Bad(at) => Some(HeadError::invalid_line(part, start, at)),
+                _ => None,
+            };
         }
-        match request_line::read(part, start) {
+        match request_line::read(part, start, &mut RequestLine::default()) {
             Err(Stop::Bad { error, .. }) => Some(error),
             _ => None,
         }
@@ -270,90 +276,123 @@ impl RequestHead {
         if !self.state.cursor.is_worth_a_look(buffer) {
             return self.wait(buffer, rules);
         }
+        let mut start = self.state.cursor.start;
         loop {
-            let start = self.state.cursor.start;
-            match field::read_line(buffer, start, rules.underscores_in_headers) {
-                Ok(Line::Field { field, next }) => {
-                    self.fits(next, rules)?;
-                    self.state.cursor = LineCursor::at(next);
-                    let had_host = self.authority.is_some();
-                    self.take_field(field, buffer, rules)?;
-                    if rules.pause_at_host && !had_host && self.authority.is_some() {
-                        return Ok(Progress::Host);
+            if let Some((field, next)) = field::read_known(buffer, start)
+                && next <= self.state.room_end
+            {
+                start = next;
+                self.add_field(field, rules)?;
+                if WATCHED.contains(field.id)
+                    && self.take_watched(field.id, field.value, buffer)?
+                    && rules.pause_at_host
+                {
+                    self.state.cursor.move_to(start);
+                    return Ok(Progress::Host);
+                }
+                continue;
+            }
+            self.state.cursor.move_to(start);
+            if let Some(progress) = self.read_odd_line(buffer, rules)? {
+                return Ok(progress);
+            }
+            start = self.state.cursor.start;
+        }
+    }
+
+    /// A line that is not a whole field with a known name, or does not fit into its buffer.
+    fn read_odd_line(
+        &mut self,
+        buffer: &[u8],
+        rules: &HeadRules,
+    ) -> Result<Option<Progress>, HeadError> {
+        let start = self.state.cursor.start;
+        match field::read_line(buffer, start, rules.underscores_in_headers) {
+            Line::Field(field, next) => {
+                self.fits(next, rules)?;
+                self.state.cursor = LineCursor::at(next);
+                if !field.is_valid && rules.ignore_invalid_headers {
+                    if self.ignored.len() < IGNORED_SHOWN {
+                        self.ignored.push(Span { start: start as u32, end: field.value.end });
                     }
+                    return Ok(None);
                 }
-                Ok(Line::End { next }) => {
-                    self.fits(next, rules)?;
-                    self.state.cursor = LineCursor::at(next);
-                    self.conclude(buffer, rules)?;
-                    self.state.place = Place::Done;
-                    return Ok(Progress::Complete { len: next });
-                }
-                Ok(Line::Partial) => return self.wait(buffer, rules),
-                Err(bad) => {
-                    self.fits(bad.at + 1, rules)?;
-                    return Err(HeadError::invalid_line(buffer, start, bad.at));
-                }
+                self.add_field(field, rules)?;
+                let stops = WATCHED.contains(field.id)
+                    && self.take_watched(field.id, field.value, buffer)?
+                    && rules.pause_at_host;
+                Ok(stops.then_some(Progress::Host))
+            }
+            Line::End(next) => {
+                self.fits(next, rules)?;
+                self.state.cursor = LineCursor::at(next);
+                self.conclude(buffer, rules).map(Some)
+            }
+            Line::Partial => self.wait(buffer, rules).map(Some),
+            Line::Bad(at) => {
+                self.fits(at + 1, rules)?;
+                Err(HeadError::invalid_line(buffer, start, at))
             }
         }
     }
 
-    #[inline]
-    fn take_field(
-        &mut self,
-        field: Field,
-        buffer: &[u8],
-        rules: &HeadRules,
-    ) -> Result<(), HeadError> {
-        if !field.is_valid && rules.ignore_invalid_headers {
-            if self.ignored.len() < IGNORED_SHOWN {
-                self.ignored.push(Span { start: field.name.start, end: field.value.end });
-            }
-            return Ok(());
-        }
+    #[inline(always)]
+    fn add_field(&mut self, field: Field, rules: &HeadRules) -> Result<(), HeadError> {
         if self.fields.len() >= rules.max_headers as usize {
             return Err(HeadError::TooManyHeaders);
         }
         self.fields.push(field);
-        if field.id == HeaderId::Other {
-            return Ok(());
+        if !WATCHED.contains(field.id) {
+            self.present.insert(field.id);
         }
-        if UNIQUE.contains(field.id) && self.present.contains(field.id) {
-            return Err(self.duplicate(field));
-        }
-        self.present.insert(field.id);
-        match field.id {
-            HeaderId::Host => self.take_host(field, buffer),
-            HeaderId::Connection => {
-                self.take_connection(field.value.of(buffer));
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    #[cold]
-    fn duplicate(&self, again: Field) -> HeadError {
-        let first = *self.find(again.id).expect("a field in the set is in the table");
-        HeadError::Duplicate { again, first }
-    }
-
-    fn take_host(&mut self, field: Field, buffer: &[u8]) -> Result<(), HeadError> {
-        let host = authority(field.value, buffer).ok_or(HeadError::InvalidHost)?;
-        self.authority.get_or_insert(host);
         Ok(())
     }
 
-    fn take_connection(&mut self, value: &[u8]) {
-        if contains_word(value, b"close") {
+    /// The last field may stand once only, or says something about the connection; gives
+    /// whether it made the authority known.
+    fn take_watched(
+        &mut self,
+        id: HeaderId,
+        value: Span,
+        buffer: &[u8],
+    ) -> Result<bool, HeadError> {
+        if id == HeaderId::Connection {
+            self.take_connection(value, buffer);
+        } else if self.present.contains(id) {
+            return Err(self.duplicate(id));
+        }
+        self.present.insert(id);
+        if id != HeaderId::Host {
+            return Ok(false);
+        }
+        let host = authority(value, buffer).ok_or(HeadError::InvalidHost)?;
+        let is_new = self.authority.is_none();
+        self.authority.get_or_insert(host);
+        Ok(is_new)
+    }
+
+    #[cold]
+    fn duplicate(&self, id: HeaderId) -> HeadError {
+        let mut fields = self.all(id);
+        let first = *fields.next().expect("a name in the set is in the table");
+        let again = *fields.last().expect("the field was added before it was judged");
+        HeadError::Duplicate { again, first }
+    }
+
+    fn take_connection(&mut self, value: Span, buffer: &[u8]) {
+        let start = Block::at(buffer, value.start as usize);
+        // What nearly everybody sends, before the search.
+        if value.len() == 10 && KEEP_ALIVE.starts(start) {
+            self.keep_alive = KeepAlive::KeepAlive;
+        } else if contains_word(value.of(buffer), b"close") {
             self.keep_alive = KeepAlive::Close;
-        } else if contains_word(value, b"keep-alive") {
+        } else if contains_word(value.of(buffer), b"keep-alive") {
             self.keep_alive = KeepAlive::KeepAlive;
         }
     }
 
     /// What can be judged only when all fields are known; in nginx's order.
-    fn conclude(&mut self, buffer: &[u8], rules: &HeadRules) -> Result<(), HeadError> {
+    fn conclude(&mut self, buffer: &[u8], rules: &HeadRules) -> Result<Progress, HeadError> {
         if !self.present.contains(HeaderId::Host) && self.line.version >= Version::Http11 {
             return Err(HeadError::MissingHost);
         }
@@ -372,7 +411,10 @@ impl RequestHead {
                 Err(HeadError::ConnectWithBody)
             }
             Method::Trace => Err(HeadError::Trace),
-            _ => Ok(()),
+            _ => {
+                self.state.place = Place::Done;
+                Ok(Progress::Complete { len: self.state.cursor.start })
+            }
         }
     }
 
@@ -391,8 +433,11 @@ impl RequestHead {
     }
 }
 
-/// Fields that may stand in a request once.
-const UNIQUE: HeaderSet = HeaderSet::of(&[
+const KEEP_ALIVE: Word = Word::part("keep-alive", 0);
+
+/// Fields that may stand in a request once, and Connection.
+const WATCHED: HeaderSet = HeaderSet::of(&[
+    HeaderId::Connection,
     HeaderId::Host,
     HeaderId::IfModifiedSince,
     HeaderId::IfUnmodifiedSince,
@@ -628,5 +673,243 @@ mod tests {
             ("CONNECT a:1 HTTP/1.1\nHost: a\n\n", "405 client sent CONNECT method"),
             ("TRACE / HTTP/1.1\nHost: a\n\n", "405 client sent TRACE method"),
         ]);
+    }
+
+    #[test]
+    fn fields() {
+        check(&[
+            ("GET / HTTP/1.0\nA: b\n\n", "GET / HTTP/1.0 [A=b]"),
+            ("GET / HTTP/1.0\r\nA:b \r\nC:\r\nD\r\n\r\nx", "GET / HTTP/1.0 [A=b] [C=] [D=] +1"),
+            ("GET / HTTP/1.0\na_b: c\nD{: e\nf: g\n\n", "GET / HTTP/1.0 [f=g]"),
+            ("GET / HTTP/1.0\nHost: [::1]:80\n\n", "GET / HTTP/1.0 host=[::1]:80 [Host=[::1]:80]"),
+            ("GET http://a HTTP/1.0\nHost: b\n\n", "GET / HTTP/1.0 host=a:0 [Host=b]"),
+            (
+                "GET / HTTP/1.1\nA: b\n\n",
+                "400 client sent HTTP/1.1 request without \"Host\" header",
+            ),
+            ("GET / HTTP/1.0\nA b: c\n\n", "400 client sent invalid header line: \"A\\x20...\""),
+            ("GET / HTTP/1.0\nA : b\n\n", "400 client sent invalid header line: \"A\\x20...\""),
+            (
+                "GET / HTTP/1.0\nA: b\n folded\n\n",
+                "400 client sent invalid header line: \"\\x20...\"",
+            ),
+            (
+                "GET / HTTP/1.0\nA: b\0c\n\n",
+                "400 client sent invalid header line: \"A: b\\x00...\"",
+            ),
+            (
+                "GET / HTTP/1.0\nA: b\rC: d\n\n",
+                "400 client sent invalid header line: \"A: b\r\\x43...\"",
+            ),
+            ("GET / HTTP/1.0\nHost: a b\n\n", "400 client sent invalid host header"),
+            ("GET / HTTP/1.1\nHost:\n\n", "400 client sent invalid host header"),
+            ("GET http://a/ HTTP/1.1\nHost: /\n\n", "400 client sent invalid host header"),
+            (
+                "GET / HTTP/1.1\nHost: a\nhost: b\n\n",
+                "400 client sent duplicate host header: \"host: b\", previous value: \"Host: a\"",
+            ),
+            (
+                "GET / HTTP/1.0\nIf-Match: a\nif-match: a\n\n",
+                "400 client sent duplicate header line: \"if-match: a\", \
+                 previous value: \"If-Match: a\"",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn what_smuggles_is_refused() {
+        let invalid = "400 client sent invalid \"Content-Length\" header";
+        for (fields, want) in [
+            ("Content-Length: 0", "Length(0)"),
+            ("Content-Length: 9223372036854775807", "Length(9223372036854775807)"),
+            ("Content-Length: 007", "Length(7)"),
+            ("Transfer-Encoding: Chunked", "Chunked"),
+            ("Content-Length: 9223372036854775808", invalid),
+            ("Content-Length: 18446744073709551617", invalid),
+            ("Content-Length: +1", invalid),
+            ("Content-Length: -1", invalid),
+            ("Content-Length: 1, 1", invalid),
+            ("Content-Length: 0x1", invalid),
+            ("Content-Length: 1 1", invalid),
+            ("Content-Length:\t1", invalid),
+            ("Content-Length: 1\t", invalid),
+            ("Content-Length:", invalid),
+            ("Content-Length", invalid),
+            (
+                "Content-Length: 1\nContent-Length: 1",
+                "400 client sent duplicate header line: \"Content-Length: 1\", \
+                 previous value: \"Content-Length: 1\"",
+            ),
+            (
+                "Content-Length: 1\nTransfer-Encoding: chunked",
+                "400 client sent \"Content-Length\" and \"Transfer-Encoding\" headers \
+                 at the same time",
+            ),
+            (
+                "Transfer-Encoding: chunked\nTransfer-Encoding: chunked",
+                "400 client sent duplicate header line: \"Transfer-Encoding: chunked\", \
+                 previous value: \"Transfer-Encoding: chunked\"",
+            ),
+            (
+                "Transfer-Encoding: gzip, chunked",
+                "501 client sent unknown \"Transfer-Encoding\": \"gzip, chunked\"",
+            ),
+            (
+                "Transfer-Encoding: \tchunked",
+                "501 client sent unknown \"Transfer-Encoding\": \"\tchunked\"",
+            ),
+            ("Transfer-Encoding", "501 client sent unknown \"Transfer-Encoding\": \"\""),
+            (
+                "Transfer-Encoding : chunked",
+                "400 client sent invalid header line: \"Transfer-Encoding\\x20...\"",
+            ),
+        ] {
+            let text = format!("POST / HTTP/1.1\nHost: a\n{fields}\n\n");
+            let got = outcome(text.as_bytes(), &HeadRules::default());
+            let got = match got.strip_prefix("POST / HTTP/1.1 host=a:0 ") {
+                Some(rest) => rest.split(' ').next().unwrap().to_string(),
+                None => got,
+            };
+            assert_eq!(got, want, "{fields:?}");
+        }
+        check(&[(
+            "POST / HTTP/1.0\nTransfer-Encoding: chunked\n\n",
+            "400 client sent HTTP/1.0 request with \"Transfer-Encoding\" header",
+        )]);
+    }
+
+    #[test]
+    fn rules_are_obeyed() {
+        let text = b"GET / HTTP/1.0\na_b: c\nd{: e\n\n";
+        let lax = HeadRules {
+            ignore_invalid_headers: false,
+            underscores_in_headers: true,
+            ..HeadRules::default()
+        };
+        assert_eq!(outcome(text, &lax), "GET / HTTP/1.0 [a_b=c] [d{=e]");
+        let underscores = HeadRules { underscores_in_headers: true, ..HeadRules::default() };
+        assert_eq!(outcome(text, &underscores), "GET / HTTP/1.0 [a_b=c]");
+        let two = HeadRules { max_headers: 2, ..HeadRules::default() };
+        let text = "GET / HTTP/1.0\nb_d: c\n".to_string() + &"A: b\n".repeat(3) + "\n";
+        assert_eq!(outcome(text.as_bytes(), &two), "494 client sent too many header lines");
+        let three = HeadRules { max_headers: 3, ..HeadRules::default() };
+        assert_eq!(outcome(text.as_bytes(), &three), "GET / HTTP/1.0 [A=b] [A=b] [A=b]");
+        let connect = HeadRules { allow_connect: true, ..HeadRules::default() };
+        assert_eq!(
+            outcome(b"CONNECT a.:1 HTTP/1.1\nHost: a\n\n", &connect),
+            "CONNECT / HTTP/1.1 host=a:1 [Host=a]"
+        );
+        assert_eq!(
+            outcome(b"CONNECT a:1 HTTP/1.1\nHost: a\nContent-Length: 1\n\n", &connect),
+            "400 client sent CONNECT request with body"
+        );
+    }
+
+    /// A first buffer of 32 bytes and two of 64.
+    const SMALL: HeadRules = HeadRules {
+        first_buffer: 32,
+        buffers: 2,
+        buffer_size: 64,
+        max_headers: 1000,
+        ignore_invalid_headers: true,
+        underscores_in_headers: false,
+        allow_connect: false,
+        pause_at_host: false,
+    };
+
+    #[test]
+    fn buffers_are_counted_as_nginx_counts_them() {
+        let head = |target: usize, fields: &[usize]| {
+            let mut text = format!("GET /{} HTTP/1.0\n", "t".repeat(target - 15));
+            for len in fields {
+                text += &format!("A: {}\n", "v".repeat(len - 4));
+            }
+            text + "\n"
+        };
+        let too_long_uri = "414 client sent too long URI";
+        for (target, fields, want) in [
+            (63, &[][..], ""),
+            (64, &[], ""),
+            (65, &[], too_long_uri),
+            (300, &[], too_long_uri),
+            // The line in a large buffer, the field in the other.
+            (64, &[63], ""),
+            (64, &[64], "494"),
+            (20, &[64, 63], ""),
+            (20, &[64, 64], "494"),
+            (20, &[65], "494"),
+            (31, &[20, 20, 23], ""),
+            (31, &[20, 20, 23, 20, 20, 23], ""),
+            (31, &[20, 20, 23, 20, 20, 24], "494"),
+            (31, &[40, 40, 40], "494"),
+        ] {
+            let got = outcome(head(target, fields).as_bytes(), &SMALL);
+            let ok = match want {
+                "" => got.starts_with("GET"),
+                "494" => got.starts_with("494 client sent too l"),
+                want => got == want,
+            };
+            assert!(ok, "{target} {fields:?}: {got}");
+        }
+        // What is wrong before the limit is what is reported, and not what is wrong behind it.
+        let long = "t".repeat(70);
+        assert_eq!(
+            outcome(format!("GET /\x01{long}\n").as_bytes(), &SMALL),
+            "400 client sent invalid request"
+        );
+        assert_eq!(outcome(format!("GET /{long}\x01\n").as_bytes(), &SMALL), too_long_uri);
+        let blank = "\r\n".repeat(20);
+        assert_eq!(
+            outcome(format!("{blank}GET /\n").as_bytes(), &SMALL),
+            "400 client sent invalid request"
+        );
+    }
+
+    #[test]
+    fn it_pauses_when_the_host_is_known() {
+        let rules = HeadRules { pause_at_host: true, ..HeadRules::default() };
+        for text in
+            ["GET http://a/ HTTP/1.1\nHost: b\nC: d\n\n", "GET / HTTP/1.1\nC: d\nHost: a\nE: f\n\n"]
+        {
+            let mut head = RequestHead::new();
+            assert_eq!(head.read(text.as_bytes(), &rules), Ok(Progress::Host));
+            assert_eq!(head.authority.unwrap().name.of(text.as_bytes()), b"a");
+            let complete = Ok(Progress::Complete { len: text.len() });
+            assert_eq!(head.read(text.as_bytes(), &rules), complete);
+            assert_eq!(head.read(text.as_bytes(), &rules), complete);
+            assert_eq!(head.fields.len(), text.matches(": ").count());
+        }
+    }
+
+    #[test]
+    fn connection_and_ignored_lines_are_remembered() {
+        let mut head = RequestHead::new();
+        let text = b"GET / HTTP/1.0\nConnection: Keep-Alive\nx_y: z\n\n";
+        head.read(text, &HeadRules::default()).unwrap();
+        assert_eq!(head.keep_alive, KeepAlive::KeepAlive);
+        assert_eq!(head.ignored[0].of(text), b"x_y: z");
+        assert_eq!(head.value(HeaderId::Connection, text), Some(&b"Keep-Alive"[..]));
+        assert_eq!(head.value(HeaderId::Host, text), None);
+        head.clear();
+        assert!(!head.has_begun() && head.fields.is_empty() && head.ignored.is_empty());
+        let text = b"GET / HTTP/1.0\nConnection: keep-alive\nConnection: upgrade, close\n\n";
+        head.read(text, &HeadRules::default()).unwrap();
+        assert_eq!(head.keep_alive, KeepAlive::Close);
+        assert_eq!(head.all(HeaderId::Connection).count(), 2);
+    }
+
+    #[test]
+    fn a_head_that_drips_in_is_read_in_linear_time() {
+        let text = format!("GET / HTTP/1.0\nA: {}\n\n", "v".repeat(8000));
+        let begun = std::time::Instant::now();
+        for _ in 0..20 {
+            let mut head = RequestHead::new();
+            for end in 0..text.len() {
+                let got = head.read(&text.as_bytes()[..end], &HeadRules::default());
+                assert_eq!(got, Ok(Progress::Partial));
+            }
+        }
+        // Quadratic reading would take 20 × 32 MB of steps.
+        assert!(begun.elapsed().as_millis() < 500, "{:?}", begun.elapsed());
     }
 }

@@ -115,25 +115,25 @@ pub(crate) enum Stop {
     Bad { error: HeadError, at: usize },
 }
 
-/// Reads the line that starts at `start`; gives it and where the next line starts.
+/// Reads the line that starts at `start` into `line`; gives where the next line starts.
 #[inline]
-pub(crate) fn read(bytes: &[u8], start: usize) -> Result<(RequestLine, usize), Stop> {
-    let mut reader = Reader { bytes, at: start, line: RequestLine::default() };
+pub(crate) fn read(bytes: &[u8], start: usize, line: &mut RequestLine) -> Result<usize, Stop> {
+    *line = RequestLine::default();
+    line.whole.start = start as u32;
+    let mut reader = Reader { bytes, at: start, line };
     reader.method()?;
     reader.target()?;
     let next = reader.protocol()?;
-    let line = &mut reader.line;
-    line.whole.start = start as u32;
     if line.version == Version::Http09 && line.method != Method::Get {
         return Err(Stop::Bad { error: HeadError::InvalidMethod09, at: next - 1 });
     }
-    Ok((reader.line, next))
+    Ok(next)
 }
 
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    line: RequestLine,
+    line: &'a mut RequestLine,
 }
 
 impl Reader<'_> {
@@ -161,6 +161,12 @@ impl Reader<'_> {
     #[inline]
     fn method(&mut self) -> Result<(), Stop> {
         let start = self.at;
+        if self.bytes[start..].starts_with(b"GET ") {
+            self.line.method = Method::Get;
+            self.line.method_name = Span::new(start, start + 3);
+            self.at += 4;
+            return Ok(());
+        }
         loop {
             match self.peek()? {
                 b'A'..=b'Z' | b'_' | b'-' => self.at += 1,

@@ -136,6 +136,11 @@ impl ReplyHead {
     fn read_fields(&mut self, bytes: &[u8]) -> Result<(), ReplyError> {
         loop {
             let start = self.cursor.start;
+            if let Some((field, next)) = field::read_known(bytes, start) {
+                self.cursor = LineCursor::at(next);
+                self.take_field(field, bytes)?;
+                continue;
+            }
             if bytes[start..].starts_with(b"HTTP/") {
                 // Some servers send the status line twice.
                 let Some(lf) = memchr::memchr(b'\n', &bytes[start..]) else { return Ok(()) };
@@ -143,19 +148,19 @@ impl ReplyHead {
                 continue;
             }
             match field::read_line(bytes, start, true) {
-                Ok(Line::Field { field, next }) => {
+                Line::Field(field, next) => {
                     self.cursor = LineCursor::at(next);
                     self.take_field(field, bytes)?;
                 }
-                Ok(Line::End { next }) => {
+                Line::End(next) => {
                     self.cursor = LineCursor::at(next);
                     self.place = Place::Done;
                     return Ok(());
                 }
-                Ok(Line::Partial) => return Ok(()),
-                Err(bad) => {
-                    let line = Span::new(start, bad.at);
-                    return Err(ReplyError::InvalidLine { line, byte: bytes[bad.at] });
+                Line::Partial => return Ok(()),
+                Line::Bad(at) => {
+                    let line = Span::new(start, at);
+                    return Err(ReplyError::InvalidLine { line, byte: bytes[at] });
                 }
             }
         }
@@ -359,5 +364,129 @@ impl fmt::Display for Sentence<'_> {
                 write!(f, "unknown \"Transfer-Encoding\": \"{}\"", text(*value))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(text: &[u8], max: usize) -> String {
+        let whole = read_in(text, max, &[]);
+        for cut in 0..text.len() {
+            assert_eq!(read_in(text, max, &[cut]), whole, "cut at {cut}: {text:?}");
+        }
+        let drip: Vec<usize> = (0..text.len()).collect();
+        assert_eq!(read_in(text, max, &drip), whole, "drip: {text:?}");
+        whole
+    }
+
+    fn read_in(text: &[u8], max: usize, cuts: &[usize]) -> String {
+        let mut head = ReplyHead::new();
+        for &end in cuts.iter().chain([&text.len()]) {
+            match head.read(&text[..end], max) {
+                Ok(Progress::Complete { len }) => return show(&head, text, len),
+                Ok(_) => continue,
+                Err(error) => return error.sentence(text).to_string(),
+            }
+        }
+        "partial".into()
+    }
+
+    fn show(head: &ReplyHead, text: &[u8], len: usize) -> String {
+        let s = |span: Span| String::from_utf8_lossy(span.of(text));
+        let mut out =
+            format!("{} ({}) {:?}", head.status, s(head.status_line), head.framing(false));
+        if head.closes {
+            out += " close";
+        }
+        for f in &head.fields {
+            out += &format!(" [{}={}]", s(f.name), s(f.value));
+        }
+        if len != text.len() {
+            out += &format!(" +{}", text.len() - len);
+        }
+        out
+    }
+
+    #[test]
+    fn replies() {
+        for (text, want) in [
+            ("HTTP/1.1 200 OK\r\n\r\nbody", "200 (200 OK) UntilClose +4"),
+            ("HTTP/1.0 200\n\n", "200 (200) UntilClose close"),
+            ("HTTP/1.1   404 \r\n\r\n", "404 (404 ) UntilClose"),
+            ("HTTP/1.1 403.1 No\r\n\r\n", "403 (403.1 No) UntilClose"),
+            ("HTTP/2.0 200 OK\n\n", "200 (200 OK) UntilClose"),
+            (
+                "HTTP/1.1 200 OK\nContent-Length: 5\nConnection: Close\na_b: c\nd\n\n",
+                "200 (200 OK) Length(5) close [Content-Length=5] [Connection=Close] [a_b=c] [d=]",
+            ),
+            (
+                "HTTP/1.1 200 OK\nTransfer-Encoding: CHUNKED\n\n",
+                "200 (200 OK) Chunked [Transfer-Encoding=CHUNKED]",
+            ),
+            ("HTTP/1.1 204 N\nContent-Length: 5\n\n", "204 (204 N) None [Content-Length=5]"),
+            ("HTTP/1.1 304 N\n\n", "304 (304 N) None"),
+            ("HTTP/1.1 103 E\nContent-Length: x\n\n", "103 (103 E) None [Content-Length=x]"),
+            ("HTTP/1.1 200 OK\nHTTP/1.1 200 OK\nA: b\n\n", "200 (200 OK) UntilClose [A=b]"),
+            ("HTTP/1.0 103 E\n\n", "upstream sent HTTP/1.0 response with early hints"),
+            ("hello\n", "upstream sent no valid HTTP/1.0 header"),
+            ("HTTP/0.9 200 OK\n\n", "upstream sent no valid HTTP/1.0 header"),
+            ("HTTP/1 200 OK\n\n", "upstream sent no valid HTTP/1.0 header"),
+            ("HTTP/1.1\t200 OK\n\n", "upstream sent no valid HTTP/1.0 header"),
+            ("HTTP/1.1000 200 OK\n\n", "upstream sent no valid HTTP/1.0 header"),
+            ("HTTP/1.1 20 OK\n\n", "upstream sent no valid HTTP/1.0 header"),
+            ("HTTP/1.1 2000 OK\n\n", "upstream sent no valid HTTP/1.0 header"),
+            ("HTTP/1.1 200 O\rK\n\n", "upstream sent no valid HTTP/1.0 header"),
+            ("HTTP/1.1 200 OK\nA b: c\n\n", "upstream sent invalid header: \"A\\x20...\""),
+            ("HTTP/1.1 200 OK\n a: b\n\n", "upstream sent invalid header: \"\\x20...\""),
+            (
+                "HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 5\n\n",
+                "upstream sent duplicate header line: \"Content-Length: 5\", \
+                 previous value: \"Content-Length: 5\"",
+            ),
+            (
+                "HTTP/1.1 200 OK\nContent-Length: -5\n\n",
+                "upstream sent invalid \"Content-Length\" header: \"Content-Length: -5\"",
+            ),
+            (
+                "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nContent-Length: 5\n\n",
+                "upstream sent \"Content-Length\" and \"Transfer-Encoding\" headers \
+                 at the same time",
+            ),
+            (
+                "HTTP/1.1 200 OK\nTransfer-Encoding: gzip\n\n",
+                "upstream sent unknown \"Transfer-Encoding\": \"gzip\"",
+            ),
+            ("HTTP/1.1 200 OK\nA: b\n", "partial"),
+        ] {
+            assert_eq!(outcome(text.as_bytes(), 4096), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_head_is_bounded() {
+        let text = format!("HTTP/1.1 200 OK\nA: {}\n\nbody", "b".repeat(79));
+        assert!(outcome(text.as_bytes(), 100).starts_with("200"));
+        assert_eq!(outcome(text.as_bytes(), 99), "upstream sent too big header");
+        let text = format!("HTTP/1.1 200 OK\nA: {}", "b".repeat(200));
+        assert_eq!(outcome(text.as_bytes(), 99), "upstream sent too big header");
+        let text = format!("HTTP/1.1 200 OK\nA: {}\0\n", "b".repeat(78));
+        assert!(outcome(text.as_bytes(), 99).starts_with("upstream sent invalid header"));
+    }
+
+    #[test]
+    fn bodies_depend_on_the_request() {
+        let mut head = ReplyHead::new();
+        head.read(b"HTTP/1.1 200 OK\nContent-Length: 5\n\n", 4096).unwrap();
+        assert_eq!(head.framing(true), Framing::None);
+        assert_eq!(head.content_length(), Some(5));
+        assert!(!head.is_interim());
+        head.clear();
+        head.read(b"HTTP/1.1 101 Switching\n\n", 4096).unwrap();
+        assert!(!head.is_interim());
+        head.clear();
+        head.read(b"HTTP/1.1 100 Continue\n\n", 4096).unwrap();
+        assert!(head.is_interim());
     }
 }
