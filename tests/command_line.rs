@@ -19,7 +19,11 @@ fn test_of_a_configuration() {
     let conf = format!("{}/nginx.conf", site.dir().display());
     let good = site.run_with(&["-t"]);
     assert!(good.status.success());
-    assert!(said(&good).contains(&format!("the configuration file {conf} syntax is ok\n")), "{}", said(&good));
+    assert!(
+        said(&good).contains(&format!("the configuration file {conf} syntax is ok\n")),
+        "{}",
+        said(&good)
+    );
     assert!(said(&good).contains(&format!("configuration file {conf} test is successful\n")));
     assert_eq!(said(&site.run_with(&["-tq"])), "");
     assert_eq!(said(&site.run_with(&["-q", "-t"])), "");
@@ -33,8 +37,16 @@ fn dump_of_a_configuration() {
     let dir = site.dir().display();
     let text = said(&all);
     assert!(all.status.success());
-    assert!(text.contains(&format!("# configuration file {dir}/nginx.conf:\ndaemon off;")), "{text}");
-    assert!(text.contains(&format!("# configuration file {dir}/more.conf:\nserver {{ listen 127.0.0.1:1; }}\n\n")), "{text}");
+    assert!(
+        text.contains(&format!("# configuration file {dir}/nginx.conf:\ndaemon off;")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!(
+            "# configuration file {dir}/more.conf:\nserver {{ listen 127.0.0.1:1; }}\n\n"
+        )),
+        "{text}"
+    );
 }
 
 #[test]
@@ -43,11 +55,29 @@ fn versions() {
     let short = said(&site.run_with(&["-v"]));
     assert!(short.lines().any(|l| l.starts_with("nginx version: nginx/1.")), "{short}");
     let long = said(&site.run_with(&["-V"]));
-    for part in ["nginx version: nginx/1.", "built with OpenSSL 3.", "TLS SNI support enabled", "configure arguments: ", "--with-http_ssl_module"] {
+    for part in [
+        "nginx version: nginx/1.",
+        "built with OpenSSL 3.",
+        "TLS SNI support enabled",
+        "configure arguments: ",
+        "--with-http_ssl_module",
+    ] {
         assert!(long.contains(part), "{long}");
     }
     let help = said(&site.run_with(&["-h"]));
-    for option in ["-?,-h", "-v ", "-V ", "-t ", "-T ", "-q ", "-s signal", "-p prefix", "-e filename", "-c filename", "-g directives"] {
+    for option in [
+        "-?,-h",
+        "-v ",
+        "-V ",
+        "-t ",
+        "-T ",
+        "-q ",
+        "-s signal",
+        "-p prefix",
+        "-e filename",
+        "-c filename",
+        "-g directives",
+    ] {
         assert!(help.contains(option), "{help}");
     }
 }
@@ -59,7 +89,11 @@ fn global_directives() {
     assert!(good.status.success(), "{}", said(&good));
     let bad = site.run_with(&["-t", "-g", "nonsense 1;"]);
     assert_eq!(bad.status.code(), Some(1));
-    assert!(said(&bad).contains("unknown directive \"nonsense\" in command line"), "{}", said(&bad));
+    assert!(
+        said(&bad).contains("unknown directive \"nonsense\" in command line"),
+        "{}",
+        said(&bad)
+    );
 }
 
 #[test]
@@ -84,8 +118,17 @@ fn no_configuration_and_no_process() {
     let site = site();
     let lost = site.run_with(&["-t", "-c", "none.conf"]);
     assert_eq!(lost.status.code(), Some(1));
-    assert!(said(&lost).contains("[emerg]") && said(&lost).contains("none.conf\" failed (2: No such file or directory)"), "{}", said(&lost));
+    assert!(
+        said(&lost).contains("[emerg]")
+            && said(&lost).contains("none.conf\" failed (2: No such file or directory)"),
+        "{}",
+        said(&lost)
+    );
     let nobody = site.run_with(&["-s", "stop"]);
     assert_eq!(nobody.status.code(), Some(1));
-    assert!(said(&nobody).contains("nginx.pid\" failed (2: No such file or directory)"), "{}", said(&nobody));
+    assert!(
+        said(&nobody).contains("nginx.pid\" failed (2: No such file or directory)"),
+        "{}",
+        said(&nobody)
+    );
 }

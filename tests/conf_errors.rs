@@ -32,7 +32,10 @@ fn the_language() {
             "events { } worker_processes;",
             "invalid number of arguments in \"worker_processes\" directive in {CONF}:1",
         ),
-        ("events { } worker_processes none;", "\"worker_processes\" directive invalid value in {CONF}:1"),
+        (
+            "events { } worker_processes none;",
+            "\"worker_processes\" directive invalid value in {CONF}:1",
+        ),
         ("events;", "directive \"events\" has no opening \"{\" in {CONF}:1"),
         (
             "events { } worker_processes 1 { }",
@@ -81,10 +84,7 @@ fn servers_and_locations() {
             "location = /a { location /a/b { } }",
             "location \"/a/b\" cannot be inside the exact location \"/a\"",
         ),
-        (
-            "location ~ ^/(a { }",
-            "pcre2_compile() failed: missing closing parenthesis in \"^/(a\"",
-        ),
+        ("location ~ ^/(a { }", "pcre2_compile() failed: missing closing parenthesis in \"^/(a\""),
         ("location !! /a { }", "invalid location modifier \"!!\""),
         ("location / { location @a { } }", "named location \"@a\" can be on the server level only"),
         ("server_name ~(;", "pcre2_compile() failed"),

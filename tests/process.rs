@@ -10,7 +10,9 @@ fn site(conf: &str) -> Site {
 }
 
 fn server(answer: &str) -> String {
-    format!("server {{ listen 127.0.0.1:{{PORT}}; location / {{ return 200 {answer}; }} location /b {{ proxy_pass http://{{BACKEND}}; }} }}")
+    format!(
+        "server {{ listen 127.0.0.1:{{PORT}}; location / {{ return 200 {answer}; }} location /b {{ proxy_pass http://{{BACKEND}}; }} }}"
+    )
 }
 
 #[test]
@@ -30,7 +32,10 @@ fn titles_and_pid_file() {
 #[test]
 fn quit_lets_requests_finish() {
     site(&server("a")).run(|t| {
-        t.backend().on("/b", vec![vec![Step::Hold, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")]]);
+        t.backend().on(
+            "/b",
+            vec![vec![Step::Hold, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")]],
+        );
         let mut client = t.connect();
         client.send("GET /b HTTP/1.1\r\nHost: a\r\n\r\n");
         t.backend().expect_request(1);
@@ -52,13 +57,17 @@ fn reload_changes_the_answers() {
     site(&server("first")).run(|t| {
         t.ask("GET /").expect("200 first");
         let before = t.expect_procs("worker process", 2);
-        t.backend().on("/b", vec![vec![Step::Hold, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")]]);
+        t.backend().on(
+            "/b",
+            vec![vec![Step::Hold, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")]],
+        );
         let mut held = t.connect();
         held.send("GET /b HTTP/1.1\r\nHost: a\r\n\r\n");
         t.backend().expect_request(1);
         t.configure(&format!("worker_processes 3; events {{ }} http {{ {} }}", server("second")));
         t.signal(Signal::SIGHUP);
-        wait_for(|| (t.ask("GET /").text() == "second").then_some(())).expect("the new configuration");
+        wait_for(|| (t.ask("GET /").text() == "second").then_some(()))
+            .expect("the new configuration");
         let after = t.expect_procs("worker process", 3);
         assert!(after.iter().all(|p| !before.contains(p)));
         t.expect_procs("worker process is shutting down", 1);
@@ -92,7 +101,8 @@ fn a_port_that_is_taken_changes_nothing() {
     site(&server("first")).run(|t| {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let said = format!("[emerg] *bind() to 127.0.0.1:{port} failed (98: Address already in use)");
+        let said =
+            format!("[emerg] *bind() to 127.0.0.1:{port} failed (98: Address already in use)");
         t.expect_alert(&said);
         t.expect_alert("still could not bind()");
         t.configure(&format!("events {{ }} http {{ server {{ listen 127.0.0.1:{port}; }} }}"));
@@ -108,7 +118,8 @@ fn a_worker_that_dies_is_replaced() {
         t.expect_alert("exited on signal 9");
         let before = t.expect_procs("worker process", 2);
         procs::signal(before[0].pid, Signal::SIGKILL);
-        t.error_log().expect(&format!("[alert] *worker process {} exited on signal 9", before[0].pid));
+        t.error_log()
+            .expect(&format!("[alert] *worker process {} exited on signal 9", before[0].pid));
         procs::wait_gone(before[0].pid);
         let after = t.expect_procs("worker process", 2);
         assert!(after.contains(&before[1]) && !after.contains(&before[0]));
@@ -164,7 +175,8 @@ fn signals_from_the_command_line() {
     site(&server("a")).run(|t| {
         let before = t.expect_procs("worker process", 2);
         assert!(t.run_with(&["-s", "reload"]).status.success());
-        wait_for(|| before.iter().all(|p| !procs::is_alive(p.pid)).then_some(())).expect("new workers");
+        wait_for(|| before.iter().all(|p| !procs::is_alive(p.pid)).then_some(()))
+            .expect("new workers");
         std::fs::remove_file(t.dir().join("access.log")).unwrap();
         assert!(t.run_with(&["-s", "reopen"]).status.success());
         wait_for(|| t.read("access.log")).expect("a new log");
@@ -194,22 +206,30 @@ fn into_the_background() {
         t.ask("GET /").expect("200 a");
         let master = procs::describe(t.master()).unwrap();
         assert!(master.role.starts_with("master process"), "{master:?}");
-        assert_eq!(nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(t.master()))).unwrap().as_raw(), t.master());
+        assert_eq!(
+            nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(t.master()))).unwrap().as_raw(),
+            t.master()
+        );
     });
 }
 
 #[test]
 fn one_process_when_asked() {
-    Site::whole(&format!("master_process off; events {{ }} http {{ {} }}", server("single"))).run(|t| {
-        t.ask("GET /").expect("200 single");
-        assert!(t.procs().iter().all(|p| !p.role.starts_with("worker process")));
-    });
+    Site::whole(&format!("master_process off; events {{ }} http {{ {} }}", server("single"))).run(
+        |t| {
+            t.ask("GET /").expect("200 single");
+            assert!(t.procs().iter().all(|p| !p.role.starts_with("worker process")));
+        },
+    );
 }
 
 #[test]
 fn worker_shutdown_timeout_ends_the_longest_request() {
     site(&format!("{} ", server("a"))).run(|t| {
-        t.configure(&format!("worker_shutdown_timeout 300ms; events {{ }} http {{ {} }}", server("a")));
+        t.configure(&format!(
+            "worker_shutdown_timeout 300ms; events {{ }} http {{ {} }}",
+            server("a")
+        ));
         t.signal(Signal::SIGHUP);
         t.error_log().expect("reconfiguring");
         t.expect_procs("worker process", 1);

@@ -83,7 +83,8 @@ impl Site {
         let dir = self.dir().display();
         // On one line with the configuration's first: its line numbers stay.
         let daemon = if self.daemon { "on" } else { "off" };
-        self.conf = format!("daemon {daemon}; pid nginx.pid; error_log {dir}/error.log info; {conf}");
+        let log = format!("{dir}/error.log");
+        self.conf = format!("daemon {daemon}; pid nginx.pid; error_log {log} info; {conf}");
         self.file("nginx.conf", &self.conf);
     }
 
