@@ -11,4 +11,5 @@ pub mod proto;
 pub mod tls;
 pub mod upstream;
 pub mod http;
+pub mod modules;
 pub mod process;

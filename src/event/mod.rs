@@ -10,6 +10,7 @@
 //! - `notify`, `oneshot`, `semaphore`: tasks waiting for tasks
 //! - `listen`: accepting · `slots`: how many connections a worker may hold
 //! - `offload`: jobs that would block the loop, on a few threads
+//! - `service`: what a block of the configuration does in a process · `listen_spec`: where it listens
 //!
 //! **Invariant:** a loop's tasks, timers and sources are touched by its own thread only; other
 //! threads reach it through wakers. In steady state no event costs an allocation.
@@ -22,11 +23,16 @@ mod deadline;
 mod notify;
 mod oneshot;
 mod semaphore;
+mod listen_spec;
+mod service;
 
 pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
 pub use notify::Notify;
 pub use oneshot::{Canceled, Receiver, Sender, oneshot};
-pub use reactor::{Reactor, Turn, is_running, now, spawn, yield_now};
+pub use reactor::{Reactor, Turn, is_running, now, spawn, wake_all, yield_now};
 pub use semaphore::{Permit, Semaphore};
 pub use source::{Direction, Source, Trigger, Watch};
 pub use tasks::Task;
+
+pub use listen_spec::{BACKLOG_DEFAULT, KeepAlive, ListenSpec, SocketKind};
+pub use service::{Post, Role, Seated, Service, Wanted};

@@ -84,6 +84,12 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) -> Task {
     current.tasks.spawn(current.ready, Box::pin(future))
 }
 
+/// Wakes every task, so that each looks at the world again: when a worker is told to quit.
+pub fn wake_all() {
+    let current = current();
+    current.tasks.wake_all(current.ready);
+}
+
 /// Lets everybody else run, and the sockets be looked at, before this task goes on.
 pub async fn yield_now() {
     let mut yielded = false;

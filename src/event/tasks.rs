@@ -83,6 +83,15 @@ impl Tasks {
         self.alive.set(self.alive.get() - 1);
     }
 
+    /// Marks every task ready.
+    pub fn wake_all(&self, ready: &ReadyQueue) {
+        for (index, slot) in self.slots.borrow().iter().enumerate() {
+            if slot.is_some() {
+                ready.push(ready.name(index));
+            }
+        }
+    }
+
     /// Drops every task; those they spawn while dying are dropped too.
     pub fn clear(&self, ready: &ReadyQueue) {
         let next = || self.slots.borrow().iter().position(Option::is_some);

@@ -1,0 +1,90 @@
+//! The connection that requests come over, as they see it.
+
+use super::place::Address;
+use super::request::Slots;
+use crate::io::Conn;
+use crate::log;
+use crate::sys::socket::Address as Socket;
+use crate::tls::info::TlsInfo;
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// One client connection.
+pub struct Client {
+    /// `$connection`, and the `*N` of the log.
+    pub serial: u64,
+    /// Whom we talk to; `realip` may put another address here.
+    pub peer: RefCell<Peer>,
+    /// Our end.
+    pub local: Socket,
+    /// The listening address with its servers.
+    pub address: Rc<Address>,
+    /// `$connection_requests`
+    pub requests: Cell<u64>,
+    /// When it was accepted.
+    pub started: Instant,
+    /// The same on the wall clock, milliseconds since the epoch.
+    pub started_ms: u64,
+    /// What the handshake settled; `None` on plain connections.
+    pub tls: Option<Rc<TlsInfo>>,
+    /// The socket, for `$tcpinfo_*` and resets.
+    pub conn: Rc<Conn>,
+    /// What modules remember as long as the connection lasts.
+    pub slots: RefCell<Slots>,
+}
+
+/// The client's address, with its text made once.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The address.
+    pub end: Socket,
+    /// Its text without port: `$remote_addr`.
+    pub text: Rc<str>,
+}
+
+impl Peer {
+    /// The peer at `end`.
+    pub fn new(end: Socket) -> Peer {
+        let text = address_text(&end).into();
+        Peer { end, text }
+    }
+}
+
+/// The address without port: `192.0.2.1`, `unix:/path`.
+pub fn address_text(end: &Socket) -> String {
+    match end {
+        Socket::Inet(a) => a.ip().to_string(),
+        Socket::Unix(_) => end.to_string(),
+    }
+}
+
+impl Client {
+    /// The client's address as text.
+    pub fn peer_text(&self) -> Rc<str> {
+        self.peer.borrow().text.clone()
+    }
+
+    /// The client's IP address; `None` on unix sockets.
+    pub fn peer_ip(&self) -> Option<IpAddr> {
+        self.peer.borrow().end.inet().map(|a| a.ip())
+    }
+}
+
+impl log::Context for Client {
+    fn log(&self) -> Option<log::Log> {
+        self.address.default.root.core.error_log.clone()
+    }
+
+    fn connection(&self) -> u64 {
+        self.serial
+    }
+
+    fn describe(&self, line: &mut log::Line) {
+        line.push(b", client: ");
+        line.push(self.peer_text().as_bytes());
+        line.push(b", server: ");
+        line.push(self.address.listen.address().as_bytes());
+    }
+}

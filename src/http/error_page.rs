@@ -1,0 +1,144 @@
+//! What answers a request that ends with a status: `error_page`'s, or the built-in page.
+
+use super::body::Body;
+use super::phase::Verdict;
+use super::template::Template;
+use super::{Request, status};
+use crate::proto::h1::Method;
+use crate::proto::header::HeaderId;
+
+/// One `error_page` row.
+#[derive(Clone, Debug)]
+pub struct ErrorPage {
+    /// The status it answers.
+    pub status: u16,
+    /// `=code`; `Some(0)` is a bare `=`: the page's own status.
+    pub overwrite: Option<u16>,
+    /// A URI, `@named`, or a URL to redirect to.
+    pub uri: Template,
+}
+
+/// How it goes on.
+pub enum Next {
+    /// The reply is made.
+    Send,
+    /// The request goes on from within.
+    Go(Verdict),
+}
+
+/// Ends the request with `status`.
+pub fn finish(r: &mut Request, code: u16) -> Next {
+    if code == status::CLOSE || code == status::CLIENT_CLOSED {
+        r.reply.reset();
+        r.reply.status = code;
+        r.reply.close = true;
+        return Next::Send;
+    }
+    let core = r.place.location.core.clone();
+    if !r.place.is_error_page || core.recursive_error_pages {
+        let page = core.error_pages.iter().find(|p| p.status == code);
+        if let Some(page) = page {
+            return other_page(r, code, page);
+        }
+    }
+    built_in(r, code);
+    Next::Send
+}
+
+fn other_page(r: &mut Request, code: u16, page: &ErrorPage) -> Next {
+    r.place.is_error_page = true;
+    let kept = r.reply.fields.get(HeaderId::WwwAuthenticate).map(<[u8]>::to_vec);
+    r.reply.reset();
+    if let Some(challenge) = kept.filter(|_| code == 401) {
+        r.reply.fields.push(HeaderId::WwwAuthenticate, &challenge);
+    }
+    r.reply.status_override = page.overwrite.unwrap_or(code);
+    let uri = page.uri.value(r).into_owned();
+    match uri.first() {
+        Some(b'/') => {
+            if r.method != Method::Head {
+                r.method = Method::Get;
+            }
+            let (uri, args) = split_args(&uri);
+            Next::Go(r.internal_redirect(uri, args))
+        }
+        Some(b'@') => Next::Go(Verdict::Named(String::from_utf8_lossy(&uri).into())),
+        _ => {
+            let redirect = match page.overwrite.unwrap_or(code) {
+                own @ (301 | 302 | 303 | 307 | 308) => own,
+                _ => 302,
+            };
+            r.reply.status_override = 0;
+            r.reply.fields.push(HeaderId::Location, &uri);
+            built_in(r, redirect);
+            Next::Send
+        }
+    }
+}
+
+/// Splits at the first `?`; the path is decoded by nobody: it is written by the operator.
+fn split_args(uri: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    match memchr::memchr(b'?', uri) {
+        Some(at) => (uri[..at].to_vec(), uri[at + 1..].to_vec()),
+        None => (uri.to_vec(), Vec::new()),
+    }
+}
+
+/// Answers with the page that explains `code`.
+pub fn built_in(r: &mut Request, code: u16) {
+    let core = r.place.location.core.clone();
+    if must_close(code) {
+        r.keep_alive = false;
+    }
+    let kept: Vec<(HeaderId, Vec<u8>)> = r
+        .reply
+        .fields
+        .iter()
+        .filter(|f| {
+            matches!(
+                f.id,
+                HeaderId::Location
+                    | HeaderId::WwwAuthenticate
+                    | HeaderId::RetryAfter
+                    | HeaderId::Allow
+                    | HeaderId::ContentRange
+            )
+        })
+        .map(|f| (f.id, f.value.to_vec()))
+        .collect();
+    r.reply.reset();
+    for (id, value) in kept {
+        r.reply.fields.push(id, &value);
+    }
+    let foot = if core.server_tokens { status::SERVER } else { status::SERVER_SHORT };
+    let body = status::page(code, foot).unwrap_or_default();
+    let padding = core.msie_padding && code >= 400 && !body.is_empty() && is_msie(r);
+    let content_type = (!body.is_empty()).then_some("text/html");
+    let mut body = body;
+    if padding {
+        for _ in 0..6 {
+            body.extend_from_slice(PADDING);
+        }
+    }
+    r.answer(status::on_the_wire(code), content_type, Body::bytes(body));
+    if code == 204 || code == 304 {
+        r.reply.head_only = true;
+        r.reply.length = None;
+    }
+}
+
+/// Statuses after which nginx does not keep the connection.
+fn must_close(code: u16) -> bool {
+    matches!(
+        code,
+        400 | 413 | 414 | 494 | status::CERT_ERROR | status::NO_CERT | status::TO_HTTPS | 500 | 501
+    )
+}
+
+const PADDING: &[u8] = b"<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n";
+
+fn is_msie(r: &Request) -> bool {
+    let agent = r.header(HeaderId::UserAgent).unwrap_or_default();
+    memchr::memmem::find(agent, b"MSIE ").is_some()
+        || memchr::memmem::find(agent, b"Chrome/").is_some()
+}

@@ -1,0 +1,140 @@
+//! A worker's life as its connections see it: how many there are, and whether it is ending.
+
+use crate::event;
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// Shared by all connections of a worker.
+#[derive(Default)]
+pub struct Life {
+    quitting: Cell<Option<Instant>>,
+    cut: Cell<bool>,
+    connections: Cell<usize>,
+    requests: Cell<usize>,
+    waiting: Cell<usize>,
+}
+
+impl Life {
+    /// A life of its own, for a connection that ends anyway.
+    pub fn apart() -> Rc<Life> {
+        Rc::default()
+    }
+
+    /// From now on idle connections have only a grace, and every reply ends its connection.
+    pub fn quit(&self) {
+        if self.quitting.get().is_none() {
+            self.quitting.set(Some(event::now()));
+            event::wake_all();
+        }
+    }
+
+    /// Ends every connection, whatever it is doing.
+    pub fn cut(&self) {
+        self.cut.set(true);
+        event::wake_all();
+    }
+
+    /// Runs a connection to its end, or until everything is cut.
+    pub async fn until_cut(&self, connection: impl Future<Output = ()>) {
+        let mut connection = pin!(connection);
+        std::future::poll_fn(|cx| match self.cut.get() {
+            true => Poll::Ready(()),
+            false => connection.as_mut().poll(cx),
+        })
+        .await
+    }
+
+    /// Whether the worker is ending.
+    pub fn is_quitting(&self) -> bool {
+        self.quitting.get().is_some()
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// Requests that are being handled.
+    pub fn requests(&self) -> usize {
+        self.requests.get()
+    }
+
+    /// Connections that wait for a request.
+    pub fn waiting(&self) -> usize {
+        self.waiting.get()
+    }
+
+    /// Counts a connection while the guard lives.
+    pub fn begin_connection(self: &Rc<Life>) -> Held {
+        Held::new(self, |life| &life.connections)
+    }
+
+    /// Counts a request while the guard lives.
+    pub fn begin_request(self: &Rc<Life>) -> Held {
+        Held::new(self, |life| &life.requests)
+    }
+
+    /// How long to wait for the client: `limit`, but only `grace` from the moment the worker was
+    /// told to quit if the connection is idle.
+    pub fn patience(self: &Rc<Life>, idle: bool, limit: Duration, grace: Duration) -> Patience {
+        let deadline = event::Deadline::after(limit);
+        let held = idle.then(|| Held::new(self, |life| &life.waiting));
+        Patience { deadline, grace, life: self.clone(), held }
+    }
+}
+
+/// Counts something as long as it lives.
+pub struct Held {
+    life: Rc<Life>,
+    count: fn(&Life) -> &Cell<usize>,
+}
+
+impl Held {
+    fn new(life: &Rc<Life>, count: fn(&Life) -> &Cell<usize>) -> Held {
+        count(life).set(count(life).get() + 1);
+        Held { life: life.clone(), count }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let count = (self.count)(&self.life);
+        count.set(count.get() - 1);
+    }
+}
+
+/// The patience was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfPatience;
+
+/// A bounded wait for a client.
+pub struct Patience {
+    deadline: event::Deadline,
+    grace: Duration,
+    life: Rc<Life>,
+    held: Option<Held>,
+}
+
+impl Patience {
+    /// Waits for `future` as long as there is patience.
+    pub async fn bound<F: Future>(self, future: F) -> Result<F::Output, OutOfPatience> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            if let (Some(since), Some(_)) = (self.life.quitting.get(), &self.held) {
+                let end = since + self.grace;
+                if self.deadline.get().is_none_or(|at| at > end) {
+                    self.deadline.set(end);
+                }
+            }
+            self.deadline.poll(cx).map(|()| Err(OutOfPatience))
+        })
+        .await
+    }
+}

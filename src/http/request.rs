@@ -1,0 +1,264 @@
+//! A request: five parts with five owners.
+//!
+//! `head` is the driver's, read-only afterwards · `body` is read by whoever wants it · `place` is
+//! where it is handled · `reply` belongs to handlers and filters · `tally` counts. A module that
+//! must remember something keeps a slot of its own type; it never adds a field here.
+
+use super::client::Client;
+use super::fields::Fields;
+use super::place::{Place, Server};
+use super::regex::Captures;
+use super::reply::Reply;
+use super::request_body::RequestBody;
+use super::variable::Values;
+use super::{HttpConf, HttpModule, status};
+use crate::log;
+use crate::proto::h1::{Method, Span, Version};
+use crate::proto::header::HeaderId;
+use smallvec::SmallVec;
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// What the client asked, as it arrived. Spans refer to the block of `fields`.
+#[derive(Default)]
+pub struct Head {
+    /// The method, if it is a known one.
+    pub method: Method,
+    /// Its name.
+    pub method_name: Span,
+    /// HTTP/1.0, 1.1, 2 …
+    pub version: Version,
+    /// `$request`: the first line, or what it would be in HTTP/1.
+    pub request_line: Span,
+    /// `$request_uri`: the target as it was sent, without scheme and host.
+    pub target: Span,
+    /// The host in lower case, without port; from the target or the Host field.
+    pub host: Box<str>,
+    /// The header fields.
+    pub fields: Fields,
+    /// Content-Length.
+    pub content_length: Option<u64>,
+    /// The body is chunked, or framed by the protocol without a known length.
+    pub chunked: bool,
+    /// Bytes of line and fields on the wire, for `$request_length`.
+    pub wire_len: u64,
+}
+
+impl Head {
+    /// The text of a span.
+    pub fn text(&self, span: Span) -> &[u8] {
+        span.of(self.fields.block())
+    }
+
+    /// The first value of a field.
+    pub fn get(&self, id: HeaderId) -> Option<&[u8]> {
+        self.fields.get(id)
+    }
+}
+
+/// What was counted of one request.
+#[derive(Clone)]
+pub struct Tally {
+    /// When its first byte arrived (or, behind another on the connection, when it was begun).
+    pub started: Instant,
+    /// The same on the wall clock, milliseconds since the epoch.
+    pub started_ms: u64,
+    /// Bytes of head and body read from the client.
+    pub received: u64,
+    /// Bytes written to the client, head included.
+    pub sent: u64,
+    /// Bytes of the head among them.
+    pub head_sent: u64,
+    /// The whole reply reached the socket.
+    pub completed: bool,
+    /// `p` in `$pipe`: it waited behind another request in the same buffer.
+    pub pipelined: bool,
+}
+
+/// One request on its way.
+pub struct Request {
+    /// The configuration it is handled by.
+    pub http: Rc<HttpConf>,
+    /// The connection it came over.
+    pub client: Rc<Client>,
+    /// What was asked.
+    pub head: Rc<Head>,
+    /// The method in force: an error page is fetched with GET whatever was asked.
+    pub method: Method,
+    /// The body, not read yet.
+    pub body: RequestBody,
+    /// Server, location, URI.
+    pub place: Place,
+    /// The answer.
+    pub reply: Reply,
+    /// Bytes and times.
+    pub tally: Tally,
+    /// `$1` …
+    pub captures: RefCell<Captures>,
+    /// Values of variables that are kept.
+    pub values: Values,
+    /// What modules remember.
+    pub slots: Slots,
+    /// This is a subrequest: it has no driver of its own and is not logged unless asked for.
+    pub is_subrequest: bool,
+    /// 0 for the client's request; bounded for the ones made of it.
+    pub depth: u8,
+    /// The connection stays open after the reply, as far as the request is concerned.
+    pub keep_alive: bool,
+}
+
+/// Typed places for what modules remember per request.
+#[derive(Default)]
+pub struct Slots(SmallVec<[(TypeId, Box<dyn Any>); 4]>);
+
+impl Slots {
+    /// The value of type `T`, if somebody stored one.
+    pub fn get<T: 'static>(&self) -> Option<&T> {
+        let found = self.0.iter().find(|(id, _)| *id == TypeId::of::<T>());
+        found.and_then(|(_, value)| value.downcast_ref())
+    }
+
+    /// The value of type `T`, made if there is none.
+    pub fn of<T: Default + 'static>(&mut self) -> &mut T {
+        let id = TypeId::of::<T>();
+        let at = self.0.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
+            self.0.push((id, Box::<T>::default()));
+            self.0.len() - 1
+        });
+        self.0[at].1.downcast_mut().expect("stored under its own type")
+    }
+
+    /// Takes the value of type `T` out.
+    pub fn take<T: 'static>(&mut self) -> Option<T> {
+        let at = self.0.iter().position(|(id, _)| *id == TypeId::of::<T>())?;
+        self.0.swap_remove(at).1.downcast().ok().map(|value| *value)
+    }
+}
+
+/// What the log says of the upstream: `http://192.0.2.1:80/uri`.
+pub struct UpstreamNote(pub String);
+
+impl Request {
+    /// A request at the entrance of `server`.
+    pub fn new(
+        http: Rc<HttpConf>,
+        client: Rc<Client>,
+        head: Rc<Head>,
+        server: Rc<Server>,
+        body: RequestBody,
+        tally: Tally,
+        keep_alive: bool,
+    ) -> Request {
+        let place = Place::at(server);
+        Request {
+            http,
+            client,
+            method: head.method,
+            head,
+            body,
+            place,
+            reply: Reply::default(),
+            tally,
+            captures: RefCell::default(),
+            values: Values::default(),
+            slots: Slots::default(),
+            is_subrequest: false,
+            depth: 0,
+            keep_alive,
+        }
+    }
+
+    /// A request made of this one, for another URI of the same server. Its reply is pulled by
+    /// whoever made it; its body is empty.
+    pub fn subrequest(&self, uri: Vec<u8>, args: Vec<u8>) -> Request {
+        let tally = Tally { received: 0, sent: 0, head_sent: 0, completed: false, ..self.tally };
+        let mut place = Place::at(self.place.server.clone());
+        (place.uri, place.args, place.internal) = (uri, args, true);
+        place.is_original = false;
+        place.uri_changes = self.place.uri_changes;
+        Request {
+            http: self.http.clone(),
+            client: self.client.clone(),
+            method: Method::Get,
+            head: self.head.clone(),
+            body: RequestBody::default(),
+            place,
+            reply: Reply::default(),
+            tally,
+            captures: RefCell::new(self.captures.borrow().clone()),
+            values: self.values.inherit(),
+            slots: Slots::default(),
+            is_subrequest: true,
+            depth: self.depth + 1,
+            keep_alive: self.keep_alive,
+        }
+    }
+
+    /// Module `M`'s configuration where the request is.
+    pub fn conf<M: HttpModule>(&self) -> &Rc<M::Loc> {
+        self.place.location.confs.loc::<M>()
+    }
+
+    /// Module `M`'s once-only configuration.
+    pub fn main<M: HttpModule>(&self) -> &Rc<M::Main> {
+        self.http.mains.main::<M>()
+    }
+
+    /// The method's name: `GET` after an error page took over.
+    pub fn method_name(&self) -> &[u8] {
+        if self.method == self.head.method { self.head.text(self.head.method_name) } else { b"GET" }
+    }
+
+    /// The first value of a request field.
+    pub fn header(&self, id: HeaderId) -> Option<&[u8]> {
+        self.head.get(id)
+    }
+
+    /// Only the head of a reply is wanted.
+    pub fn is_head(&self) -> bool {
+        self.method == Method::Head
+    }
+
+    /// The status as the log sees it.
+    pub fn status(&self) -> u16 {
+        match self.reply.status {
+            0 if self.head.version == Version::Http09 => 9,
+            0 => status::CLIENT_CLOSED,
+            code => code,
+        }
+    }
+}
+
+impl log::Context for Request {
+    fn log(&self) -> Option<log::Log> {
+        self.place.location.core.error_log.clone()
+    }
+
+    fn connection(&self) -> u64 {
+        self.client.serial
+    }
+
+    fn describe(&self, line: &mut log::Line) {
+        line.push(b", client: ");
+        line.push(self.client.peer_text().as_bytes());
+        line.push(b", server: ");
+        line.push(self.place.server.name.as_bytes());
+        line.push(b", request: \"");
+        line.push(self.head.text(self.head.request_line));
+        if let Some(upstream) = self.slots.get::<UpstreamNote>() {
+            line.push(b"\", upstream: \"");
+            line.push(upstream.0.as_bytes());
+        }
+        for (what, id) in [("host", HeaderId::Host), ("referrer", HeaderId::Referer)] {
+            if let Some(value) = self.header(id) {
+                line.push(b"\", ");
+                line.push(what.as_bytes());
+                line.push(b": \"");
+                line.push(value);
+            }
+        }
+        line.push(b"\"");
+    }
+}

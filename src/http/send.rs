@@ -1,0 +1,517 @@
+//! Sends a reply over HTTP/1: filters, head, body, and what becomes of the connection.
+
+use super::body::{Body, Fault, Pull, Whose};
+use super::life::Life;
+use super::phase::Filtered;
+use super::reply::Reply;
+use super::request::Request;
+use super::serve_h1::{self, Wire};
+use super::{error_page, status};
+use crate::conf::value;
+use crate::io::{Chain, Chunk, Slice};
+use crate::proto::h1::{CHUNK_END, ChunkHead, Method, Version, push_last_chunk};
+use crate::proto::header::HeaderId;
+use crate::{event, log, sys};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Bytes gathered before they are written, if the body gives them without waiting.
+const GATHER_BYTES: u64 = 64 << 10;
+
+/// What becomes of the connection.
+pub enum After {
+    /// The next request may come.
+    Keep,
+    /// It is closed.
+    Close,
+    /// It is closed after the client had time to read the reply.
+    Linger(Lingering),
+}
+
+/// `lingering_time` and `lingering_timeout`.
+#[derive(Clone, Copy, Debug)]
+pub struct Lingering {
+    /// In all.
+    pub time: Duration,
+    /// For the next byte.
+    pub timeout: Duration,
+}
+
+/// Sends the reply of `r`; says what becomes of the connection.
+pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> After {
+    if r.reply.status == status::CLOSE || r.reply.status == status::CLIENT_CLOSED {
+        if r.place.location.core.reset_timedout {
+            wire.reset_on_close();
+        }
+        return After::Close;
+    }
+    run_filters(r);
+    if let Some(tunnel) = r.reply.tunnel.take() {
+        return upgrade(r, wire, tunnel).await;
+    }
+    decide_connection(r, life);
+    let framing = frame(r);
+    let head = write_head(r, framing);
+    let mut body = std::mem::take(&mut r.reply.body);
+    if r.reply.head_only || r.is_head() {
+        body = Body::Empty;
+    }
+    r.reply.head_sent = true;
+    r.tally.head_sent = head.len() as u64;
+    let mut sender = Sender::new(r, head, body, framing);
+    let sent = std::future::poll_fn(|cx| sender.poll(wire, cx)).await;
+    r.tally.sent = sender.sent;
+    match sent {
+        Ok(()) => r.tally.completed = true,
+        Err(fault) => return broke_off(r, wire, &fault),
+    }
+    settle(r).await
+}
+
+/// Runs the header filters of the place; one that wants another answer gets its page filtered too.
+pub(super) fn run_filters(r: &mut Request) {
+    if r.reply.status_override != 0 {
+        r.reply.status = r.reply.status_override;
+        r.reply.reason = None;
+    }
+    let location = r.place.location.clone();
+    for filter in location.pipeline.filters() {
+        if let Filtered::Instead(code) = filter(r) {
+            error_page::built_in(r, code);
+            for filter in location.pipeline.filters() {
+                let _ = filter(r);
+            }
+            return;
+        }
+    }
+}
+
+fn broke_off(r: &mut Request, wire: &Wire, fault: &Fault) -> After {
+    r.keep_alive = false;
+    if !fault.what.is_empty() {
+        match fault.whose {
+            Whose::Client => log::info!(&*r, "{fault} while sending to client"),
+            Whose::Peer => log::error!(&*r, "{fault}"),
+            Whose::Own => log::crit!(&*r, "{fault} while sending response to client"),
+        }
+    }
+    if r.place.location.core.reset_timedout && fault.status == 408 {
+        wire.reset_on_close();
+    }
+    After::Close
+}
+
+async fn settle(r: &mut Request) -> After {
+    let core = r.place.location.core.clone();
+    if r.keep_alive && !r.body.is_read() && !serve_h1::drain(r).await {
+        r.keep_alive = false;
+    }
+    if r.keep_alive {
+        return After::Keep;
+    }
+    let unread = !r.body.is_read();
+    match core.lingering_close {
+        "off" => After::Close,
+        "always" => After::Linger(lingering(&core)),
+        _ if unread || r.head.version < Version::Http11 && r.body.is_discarded() => {
+            After::Linger(lingering(&core))
+        }
+        _ => After::Close,
+    }
+}
+
+fn lingering(core: &super::core::Loc) -> Lingering {
+    Lingering { time: core.lingering_time, timeout: core.lingering_timeout }
+}
+
+/// Whether the connection may carry another request.
+fn decide_connection(r: &mut Request, life: &Life) {
+    let core = &r.place.location.core;
+    let client = &r.client;
+    let spent = client.requests.get() >= core.keepalive_requests
+        || event::now().duration_since(client.started) >= core.keepalive_time
+        || core.keepalive_timeout.is_zero();
+    if spent || r.reply.close || life.is_quitting() || is_disabled_browser(r) {
+        r.keep_alive = false;
+    }
+}
+
+/// `keepalive_disable`: browsers that lose a POST on a kept connection.
+fn is_disabled_browser(r: &Request) -> bool {
+    let disable = r.place.location.core.keepalive_disable;
+    if !(disable.msie6 && r.method == Method::Post || disable.safari) {
+        return false;
+    }
+    let agent = r.header(HeaderId::UserAgent).unwrap_or_default();
+    let says = |what: &[u8]| memchr::memmem::find(agent, what).is_some();
+    let old_msie = says(b"MSIE 6.") || says(b"MSIE 5.") || says(b"MSIE 4.");
+    let safari = says(b"Safari/") && says(b"Mac OS X") && !says(b"Chrome/");
+    disable.msie6 && r.method == Method::Post && old_msie && !says(b"Opera")
+        || disable.safari && safari
+}
+
+/// How the body's end is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// There is no body.
+    Nothing,
+    Length(u64),
+    Chunked,
+    Close,
+}
+
+fn frame(r: &mut Request) -> Ends {
+    let reply = &r.reply;
+    if reply.status < 200 || matches!(reply.status, 204 | 304) {
+        return Ends::Nothing;
+    }
+    match reply.length.or_else(|| reply.body.len()) {
+        Some(length) => Ends::Length(length),
+        None if r.is_head() || reply.head_only => Ends::Nothing,
+        None if r.head.version >= Version::Http11 && r.place.location.core.chunked => Ends::Chunked,
+        None => {
+            r.keep_alive = false;
+            Ends::Close
+        }
+    }
+}
+
+// ---- the head ------------------------------------------------------------------------------
+
+/// The status line and fields, in nginx's order.
+fn write_head(r: &mut Request, ends: Ends) -> Vec<u8> {
+    let reply = &r.reply;
+    if r.head.version == Version::Http09 {
+        return Vec::new();
+    }
+    let mut out = Vec::with_capacity(192 + reply.fields.wire_len());
+    status_line(reply, &mut out);
+    let core = &r.place.location.core;
+    if !reply.keeps_server {
+        line(
+            &mut out,
+            "Server",
+            if core.server_tokens { status::SERVER } else { status::SERVER_SHORT }.as_bytes(),
+        );
+    }
+    if !reply.keeps_date {
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(sys::time::http_date().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    content_fields(reply, ends, &mut out);
+    connection_fields(r, ends, &mut out);
+    for field in reply.fields.iter() {
+        if field.id == HeaderId::Location {
+            line(&mut out, "Location", &absolute(r, field.value));
+            continue;
+        }
+        out.extend_from_slice(field.name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(field.value);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+fn status_line(reply: &Reply, out: &mut Vec<u8>) {
+    if reply.status == 200 && reply.reason.is_none() {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(reply.status).as_bytes());
+    let reason = reply.reason.as_deref().unwrap_or_else(|| status::reason(reply.status));
+    if !reason.is_empty() {
+        out.push(b' ');
+        out.extend_from_slice(reason.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn content_fields(reply: &Reply, ends: Ends, out: &mut Vec<u8>) {
+    if let Some(media) = &reply.content_type {
+        out.extend_from_slice(b"Content-Type: ");
+        out.extend_from_slice(media.as_bytes());
+        if let Some(charset) = &reply.charset {
+            out.extend_from_slice(b"; charset=");
+            out.extend_from_slice(charset.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Ends::Length(length) = ends {
+        line(out, "Content-Length", itoa::Buffer::new().format(length).as_bytes());
+    }
+    if let Some(seconds) = reply.last_modified {
+        out.extend_from_slice(b"Last-Modified: ");
+        out.extend_from_slice(sys::time::Calendar::utc(seconds).http_date().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(tag) = &reply.etag {
+        line(out, "ETag", tag.as_bytes());
+    }
+}
+
+fn connection_fields(r: &Request, ends: Ends, out: &mut Vec<u8>) {
+    if ends == Ends::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if r.reply.status == 101 {
+        return;
+    }
+    if !r.keep_alive {
+        return out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"Connection: keep-alive\r\n");
+    if let Some(timeout) = r.place.location.core.keepalive_header {
+        let text = format!("timeout={}", timeout.as_secs());
+        line(out, "Keep-Alive", text.as_bytes());
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `absolute_redirect`, `server_name_in_redirect`, `port_in_redirect`: a path becomes a URL.
+pub(super) fn absolute(r: &Request, location: &[u8]) -> Vec<u8> {
+    let core = &r.place.location.core;
+    if location.first() != Some(&b'/') || !core.absolute_redirect {
+        return location.to_vec();
+    }
+    let tls = r.client.tls.is_some();
+    let mut out = if tls { b"https://".to_vec() } else { b"http://".to_vec() };
+    let host = if core.server_name_in_redirect || r.head.host.is_empty() {
+        r.place.server.name.as_bytes()
+    } else {
+        r.head.host.as_bytes()
+    };
+    if host.is_empty() {
+        let text = super::client::address_text(&r.client.local);
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        out.extend_from_slice(host);
+    }
+    let port = r.client.local.port();
+    if core.port_in_redirect && port != 0 && port != if tls { 443 } else { 80 } {
+        out.push(b':');
+        out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+    }
+    out.extend_from_slice(location);
+    out
+}
+
+// ---- the body ------------------------------------------------------------------------------
+
+/// Moves head and body to the socket.
+struct Sender {
+    chain: Chain,
+    body: Body,
+    chunked: bool,
+    /// Bytes the framing still promises.
+    left: Option<u64>,
+    ended: bool,
+    sent: u64,
+    timeout: Duration,
+    deadline: event::Deadline,
+    rate: Rate,
+}
+
+impl Sender {
+    fn new(r: &Request, head: Vec<u8>, body: Body, ends: Ends) -> Sender {
+        let mut chain = Chain::new();
+        if !head.is_empty() {
+            chain.push(Chunk::Mem(Slice::from(head)));
+        }
+        let left = match ends {
+            Ends::Length(length) if !(r.reply.head_only || r.is_head()) => Some(length),
+            Ends::Nothing => Some(0),
+            _ => None,
+        };
+        let ended = matches!(body, Body::Empty) && ends != Ends::Chunked;
+        Sender {
+            chain,
+            body,
+            chunked: ends == Ends::Chunked,
+            left,
+            ended,
+            sent: 0,
+            timeout: r.place.location.core.send_timeout,
+            deadline: event::Deadline::never(),
+            rate: Rate::of(r),
+        }
+    }
+
+    fn poll(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        loop {
+            if !self.ended {
+                self.gather(cx)?;
+            }
+            if self.chain.is_empty() && self.ended && !wire.conn().has_unflushed() {
+                return Poll::Ready(Ok(()));
+            }
+            if self.chain.is_empty() && !wire.conn().has_unflushed() {
+                return Poll::Pending;
+            }
+            if self.rate.must_wait(self.sent, cx) {
+                return Poll::Pending;
+            }
+            match self.write(wire, cx) {
+                Poll::Ready(Ok(n)) => {
+                    self.sent += n;
+                    self.deadline.clear();
+                }
+                Poll::Ready(Err(e)) => {
+                    let what = format!("send() failed{}", log::Os(&e));
+                    return Poll::Ready(Err(Fault::client(status::CLIENT_CLOSED, what)));
+                }
+                Poll::Pending => {
+                    self.body.poll_ahead(cx);
+                    if self.deadline.get().is_none() {
+                        self.deadline.set_after(self.timeout);
+                    }
+                    if self.deadline.poll(cx).is_ready() {
+                        let what = "client timed out (110: Connection timed out)";
+                        return Poll::Ready(Err(Fault::client(408, what)));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Writes some of the chain, or flushes what a session holds back.
+    fn write(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<std::io::Result<u64>> {
+        if self.chain.is_empty() {
+            return wire.conn().poll_flush(cx).map_ok(|()| 0);
+        }
+        self.chain.poll_write_to(wire.conn(), cx, self.rate.allowance(self.sent))
+    }
+
+    /// Pulls what the body gives without waiting, up to a bound.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        while self.chain.len() < GATHER_BYTES {
+            match self.body.poll_pull(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(Some(chunk))) => self.add(chunk)?,
+                Poll::Ready(Ok(None)) => {
+                    self.ended = true;
+                    return self.close_framing();
+                }
+                Poll::Ready(Err(fault)) => {
+                    self.ended = true;
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, chunk: Chunk) -> Result<(), Fault> {
+        let len = chunk.len();
+        debug_assert!(len > 0, "an empty chunk would end a chunked body");
+        if let Some(left) = &mut self.left {
+            let Some(rest) = left.checked_sub(len) else {
+                return Err(Fault::own("the body is longer than its head said"));
+            };
+            *left = rest;
+        }
+        if self.chunked {
+            self.chain.push(Chunk::Mem(Slice::from(ChunkHead::new(len).to_vec())));
+            self.chain.push(chunk);
+            self.chain.push(Chunk::Mem(Slice::from_static(CHUNK_END)));
+        } else {
+            self.chain.push(chunk);
+        }
+        Ok(())
+    }
+
+    fn close_framing(&mut self) -> Result<(), Fault> {
+        if self.left.is_some_and(|left| left > 0) {
+            return Err(Fault::own("the body is shorter than its head said"));
+        }
+        if self.chunked {
+            let mut end = Vec::new();
+            let none = super::Fields::default();
+            let trailers = self.body.trailers().unwrap_or(&none);
+            push_last_chunk(trailers.iter().map(|f| (f.name, f.value)), &mut end);
+            self.chain.push(Chunk::Mem(Slice::from(end)));
+        }
+        Ok(())
+    }
+}
+
+/// `limit_rate`, `limit_rate_after`.
+struct Rate {
+    per_second: u64,
+    after: u64,
+    since: std::time::Instant,
+    pause: event::Deadline,
+}
+
+impl Rate {
+    fn of(r: &Request) -> Rate {
+        let core = &r.place.location.core;
+        let bytes = |t: &Option<super::Template>| {
+            let text = t.as_ref().map(|t| t.text(r)).unwrap_or_default();
+            value::size(&text).unwrap_or(0)
+        };
+        let own = r.slots.get::<RateOverride>().map(|o| o.0);
+        Rate {
+            per_second: own.unwrap_or_else(|| bytes(&core.limit_rate)),
+            after: bytes(&core.limit_rate_after),
+            since: event::now(),
+            pause: event::Deadline::never(),
+        }
+    }
+
+    /// How much may be written now.
+    fn allowance(&self, sent: u64) -> u64 {
+        if self.per_second == 0 {
+            return u64::MAX;
+        }
+        let seconds = event::now().duration_since(self.since).as_secs() + 1;
+        (self.per_second.saturating_mul(seconds).saturating_add(self.after)).saturating_sub(sent)
+    }
+
+    fn must_wait(&self, sent: u64, cx: &mut Context<'_>) -> bool {
+        if self.per_second == 0 || self.allowance(sent) > 0 {
+            return false;
+        }
+        if self.pause.get().is_none() {
+            let over = sent.saturating_sub(self.after) % self.per_second + 1;
+            self.pause.set_after(Duration::from_millis(over * 1000 / self.per_second + 1));
+        }
+        if self.pause.poll(cx).is_pending() {
+            return true;
+        }
+        self.pause.clear();
+        self.allowance(sent) == 0 && self.must_wait(sent, cx)
+    }
+}
+
+/// `$limit_rate` as `set` or an upstream's `X-Accel-Limit-Rate` gave it.
+#[derive(Default)]
+pub struct RateOverride(pub u64);
+
+// ---- upgrades ------------------------------------------------------------------------------
+
+/// Sends a 101 and hands the connection over.
+async fn upgrade(r: &mut Request, wire: &Rc<Wire>, tunnel: super::reply::Tunnel) -> After {
+    let head = write_head(r, Ends::Nothing);
+    r.tally.head_sent = head.len() as u64;
+    r.reply.head_sent = true;
+    let mut sender = Sender::new(r, head, Body::Empty, Ends::Nothing);
+    if let Err(fault) = std::future::poll_fn(|cx| sender.poll(wire, cx)).await {
+        return broke_off(r, wire, &fault);
+    }
+    let moved = tunnel(wire.conn().clone(), wire.take_ahead()).await;
+    r.tally.sent = sender.sent + moved.sent;
+    r.tally.received += moved.received;
+    r.tally.completed = true;
+    After::Close
+}
