@@ -25,12 +25,18 @@ mod oneshot;
 mod semaphore;
 mod listen_spec;
 mod service;
+mod slots;
+mod listen;
+mod offload;
 
 pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
+pub use listen::{Accepted, Accepting, Acceptor, listen};
 pub use notify::Notify;
+pub use offload::{Busy, Lost, Offloaded, offload, offload_by, set_offload};
 pub use oneshot::{Canceled, Receiver, Sender, oneshot};
 pub use reactor::{Reactor, Turn, is_running, now, spawn, wake_all, yield_now};
 pub use semaphore::{Permit, Semaphore};
+pub use slots::{Slot, Slots, slots};
 pub use source::{Direction, Source, Trigger, Watch};
 pub use tasks::Task;
 

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Token};
 
+use super::offload::Offload;
+use super::slots::Slots;
 use super::source::Sources;
 use super::tasks::{Task, Tasks};
 use super::wheel::Wheel;
@@ -54,6 +56,8 @@ pub(super) struct Loop {
     pub origin: Instant,
     /// Ready answers the running task got from its sources.
     pub answers: Cell<u32>,
+    pub slots: Slots,
+    pub offload: Offload,
 }
 
 thread_local! {
@@ -121,6 +125,8 @@ impl Reactor {
             now: Cell::new(now),
             origin: now,
             answers: Cell::new(0),
+            slots: Slots::default(),
+            offload: Offload::default(),
         }));
         CURRENT.set(Some(inner));
         let events = Events::with_capacity(EVENTS_PER_TURN);
@@ -203,6 +209,7 @@ impl AsRawFd for Reactor {
 impl Drop for Reactor {
     fn drop(&mut self) {
         self.inner.tasks.clear(self.inner.ready);
+        self.inner.offload.close();
         self.inner.ready.leave();
         self.inner.poll.take();
         if CURRENT.get().is_some_and(|current| std::ptr::eq(current, self.inner)) {

@@ -1,6 +1,6 @@
 //! Where a line goes: a chain of targets, the log of the process, and the terminal at start.
 use super::{Area, Context, Level, Levels, Line, LogFile, Syslog};
-use crate::sys::{calendar, process};
+use crate::sys::{process, time};
 use std::fmt::{Arguments, Write};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
@@ -113,7 +113,7 @@ impl Output {
 }
 
 fn write_prefix(line: &mut Line, level: Level) {
-    line.append(calendar::error_log_time().as_bytes());
+    line.append(time::error_log().as_bytes());
     line.append(b" [");
     line.append(level.name().as_bytes());
     line.append(b"] ");

@@ -1,6 +1,6 @@
 //! Messages to a syslog daemon (RFC 3164 over UDP or a unix socket), for error and access logs.
 use super::Level;
-use crate::sys::{calendar, process};
+use crate::sys::{process, time};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::net::UnixDatagram;
@@ -111,7 +111,7 @@ impl Syslog {
 
     fn head(&self, severity: Severity) -> Vec<u8> {
         let priority = self.facility * 8 + severity.0;
-        let (time, tag) = (calendar::syslog_time(), &self.tag);
+        let (time, tag) = (time::syslog(), &self.tag);
         match &self.hostname {
             Some(host) => format!("<{priority}>{time} {host} {tag}: ").into_bytes(),
             None => format!("<{priority}>{time} {tag}: ").into_bytes(),

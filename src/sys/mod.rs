@@ -5,15 +5,15 @@
 //! - `user`: become_user, limits, priority, pin_to_cpus
 //! - `listener`: steer, waiting, fast open, deferred accept
 //! - `socket`: addresses, accept, connect, send, receive, send_file, options, TCP_INFO
+//! - `channel`: pairs of processes that pass messages and descriptors
 //! - `file`: open, facts, read, temporary files, replacing
 //! - `poll`: level-triggered interest · `waker`: task wakers without reference counts
 //! - `time`: the wall clock, and its texts, made once a second
-//! - `calendar`: local time in the forms of logs
 //!
 //! **Invariant:** functions speak our words and return `io::Result` and owned descriptors; nobody
 //! outside names `libc`.
 
-pub mod calendar;
+pub mod channel;
 pub mod file;
 pub mod listener;
 pub mod poll;

@@ -122,8 +122,13 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
         }
     };
     // SAFETY: on success `accept4` has written the address and its length.
-    let (fd, address) = unsafe { SockAddr::try_init(|storage, len| call(storage, len)) }?;
+    let (fd, address) = unsafe { SockAddr::try_init(call) }?;
     Ok((fd, Address::from_os(&address)))
+}
+
+/// Whether an error number says that this process, or the machine, can open no more descriptors.
+pub fn is_out_of_descriptors(code: i32) -> bool {
+    matches!(code, libc::EMFILE | libc::ENFILE)
 }
 
 /// How an outgoing connection leaves (`proxy_bind`).

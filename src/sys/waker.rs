@@ -295,7 +295,7 @@ mod tests {
         let task = queue.open(5);
         let waker = task.waker();
         waker.wake_by_ref();
-        waker.clone().wake();
+        Waker::clone(&waker).wake();
         assert_eq!(drain(queue), [task]);
         assert_eq!(drain(queue), []);
         waker.wake();
