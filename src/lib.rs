@@ -12,4 +12,5 @@ pub mod tls;
 pub mod upstream;
 pub mod http;
 pub mod modules;
+pub mod cycle;
 pub mod process;

@@ -15,6 +15,7 @@
 //! processes never mix; and writing a log never fails the caller.
 
 mod context;
+mod debugged;
 mod file;
 mod level;
 mod line;
@@ -24,12 +25,12 @@ mod spec;
 mod syslog;
 
 pub use context::{Context, Os, Raw};
+pub use debugged::{debug_clients, is_debugged};
 pub use file::{Files, LogFile};
 pub use level::{Area, Level, Levels};
 pub use line::Line;
 pub use macros::{alert, crit, debug, debug_event, debug_http, debug_stream, emerg, error, info};
 pub use macros::{notice, warn};
-pub use output::{Log, current, deepen, depth, install, reaches, reset_depth, say, to_stderr};
-pub use output::{write, write_for};
+pub use output::{Log, current, install, reaches, say, settle, to_stderr, write, write_for};
 pub use spec::{Spec, SpecError};
 pub use syslog::{Severity, Syslog};

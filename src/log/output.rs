@@ -4,7 +4,7 @@ use crate::sys::{process, time};
 use std::fmt::{Arguments, Write};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 /// A set of targets with their levels; cheap to clone. Two places with the same `error_log`
 /// directives share one.
@@ -26,8 +26,10 @@ pub(super) enum Output {
 
 impl Log {
     pub(super) fn of(targets: Vec<Target>) -> Log {
-        targets.iter().for_each(|target| deepen(target.levels.deepest()));
-        Log(Arc::new(targets))
+        let log = Log(Arc::new(targets));
+        ALIVE.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&log.0));
+        deepen(log.deepest());
+        log
     }
 
     /// A log with one target, the terminal: what a process has before it read anything.
@@ -55,7 +57,11 @@ impl Log {
 
     /// True if some target takes messages of this level (debug: of any area).
     pub fn takes(&self, level: Level) -> bool {
-        self.0.iter().any(|target| level <= target.levels.deepest())
+        level <= self.deepest()
+    }
+
+    fn deepest(&self) -> Level {
+        deepest(&self.0)
     }
 
     fn write(&self, ctx: Option<&dyn Context>, level: Level, area: Area, text: Arguments<'_>) {
@@ -141,6 +147,8 @@ fn write_message(line: &mut Line, ctx: Option<&dyn Context>, level: Level, text:
 static CURRENT: RwLock<Option<Log>> = RwLock::new(None);
 /// The most talkative level any log of the process wants: the macros' cheap check.
 static DEPTH: AtomicU8 = AtomicU8::new(Level::Notice as u8);
+/// Every log there is: their levels make [`DEPTH`].
+static ALIVE: Mutex<Vec<Weak<Vec<Target>>>> = Mutex::new(Vec::new());
 /// Whether grave messages also go to the terminal: until the process has started for good.
 static TO_STDERR: AtomicBool = AtomicBool::new(true);
 
@@ -166,21 +174,24 @@ pub fn reaches(level: Level) -> bool {
     level as u8 <= DEPTH.load(Relaxed)
 }
 
-/// The level up to which [`reaches`] says yes now, to be given back to [`deepen`].
-pub fn depth() -> Level {
-    let now = DEPTH.load(Relaxed);
-    Level::ALL.into_iter().find(|level| *level as u8 == now).unwrap_or(Level::Debug)
-}
-
-/// Lets messages up to `level` through to the targets; `debug_connection` needs `Level::Debug`.
-pub fn deepen(level: Level) {
+/// Lets messages up to `level` through to the targets.
+fn deepen(level: Level) {
     DEPTH.fetch_max(level as u8, Relaxed);
 }
 
-/// Forgets what older logs wanted, before a new configuration makes its own.
-/// Never below `warn`: those may go to the terminal.
-pub fn reset_depth() {
-    DEPTH.store(Level::Warn as u8, Relaxed);
+/// Finds out anew which levels somebody wants, after logs of an older configuration are gone.
+/// Never less than `warn`: those may go to the terminal.
+pub fn settle() {
+    let mut alive = ALIVE.lock().unwrap_or_else(PoisonError::into_inner);
+    alive.retain(|log| log.strong_count() > 0);
+    let wanted = alive.iter().filter_map(Weak::upgrade).map(|targets| deepest(&targets)).max();
+    let debugged = super::debugged::is_anybody().then_some(Level::Debug);
+    let depth = wanted.max(debugged).unwrap_or(Level::Warn).max(Level::Warn);
+    DEPTH.store(depth as u8, Relaxed);
+}
+
+fn deepest(targets: &[Target]) -> Level {
+    targets.iter().map(|target| target.levels.deepest()).max().unwrap_or(Level::Emerg)
 }
 
 /// Writes to the log of the process. Callers use the macros.

@@ -1,0 +1,130 @@
+//! One configuration made real: read → merge → open logs → open zones → bind, or keep the old one.
+//!
+//! [`Draft::read`] reads the file and opens nothing; [`Draft::open`] opens everything that the
+//! draft wants, taking over from the cycle before it what is still wanted; [`Cycle::enter`] puts
+//! it in force. Whatever fails before `enter` leaves the running cycle as it was.
+//!
+//! Types that cross the border: [`Options`] (the command line), [`Draft`], [`Cycle`], [`Core`] and
+//! [`Events`] (the main context), [`Listening`] (the sockets).
+//!
+//! **Invariant:** a cycle is never half in force.
+
+mod affinity;
+mod core;
+mod events;
+mod listening;
+mod sockets;
+mod top;
+
+pub use affinity::Affinity;
+pub use core::{Core, ThreadPool};
+pub use events::Events;
+pub use listening::{Listening, Opening};
+pub use top::tables;
+
+use crate::conf::{self, Note, Paths, Reading};
+use crate::event::{Service, Wanted};
+use crate::log::{self, Files, Log, Os};
+use crate::sys::process;
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use top::Top;
+
+/// What the command line said about the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub paths: Paths,
+    pub conf_file: PathBuf,
+    /// `-e`, or the built-in place; `None` is standard error.
+    pub error_log: Option<PathBuf>,
+    /// `-g`
+    pub directives: Option<String>,
+}
+
+/// A configuration that was read and found right, of which nothing is open yet.
+pub struct Draft {
+    pub core: Core,
+    pub events: Events,
+    /// Every file read, in order, for `-T`.
+    pub dump: Vec<(String, Vec<u8>)>,
+    wanted: Wanted,
+    files: Files,
+    log: Log,
+}
+
+/// A configuration whose files, zones and sockets are open.
+pub struct Cycle {
+    pub core: Core,
+    pub events: Events,
+    pub log: Log,
+    pub files: Files,
+    /// Empty in a child, which got its own sockets with its post.
+    pub listening: RefCell<Listening>,
+    pub services: Vec<Rc<dyn Service>>,
+}
+
+impl Draft {
+    /// Reads the configuration. Remarks are logged, the error is for the caller to tell.
+    pub fn read(options: &Options) -> Result<Draft, conf::Error> {
+        let mut reading = Reading::new(options.paths.clone());
+        let mut top = Top::default();
+        let read = top.read(options, &mut reading);
+        tell(&reading.notes);
+        read?;
+        let mut notes = Vec::new();
+        let finished = top.finish(&reading.paths, &mut notes);
+        tell(&notes);
+        let (mut core, events, error_log) = finished.map_err(conf::Error::placeless)?;
+        let wanted: Wanted = reading.shelf.take();
+        core.privileged |= wanted.privileged;
+        let mut files: Files = reading.shelf.take();
+        let log = error_log.into_main_log(&mut files, options.error_log.as_deref());
+        Ok(Draft { core, events, dump: reading.dump, wanted, files, log })
+    }
+
+    /// Opens what the draft wants. The error is a sentence; some of what led to it is logged.
+    pub fn open(self, old: &Listening, opening: Opening) -> Result<Cycle, String> {
+        self.files.open()?;
+        let workers = if self.core.master { self.core.workers } else { 1 };
+        let listening = Listening::open(&self.wanted.listeners, workers, old, opening)?;
+        Ok(Cycle {
+            core: self.core,
+            events: self.events,
+            log: self.log,
+            files: self.files,
+            listening: RefCell::new(listening),
+            services: self.wanted.services,
+        })
+    }
+}
+
+impl Cycle {
+    /// Puts the cycle in force in this process, over `old`, which may be dropped then.
+    pub fn enter(&self, old: &Listening) {
+        log::install(self.log.clone());
+        log::debug_clients(self.events.debugged.clone(), self.events.debugged_unix);
+        self.listening.borrow_mut().enter(old);
+    }
+
+    /// From here on what anybody writes to standard error lands in the error log, unless that is
+    /// standard error itself.
+    pub fn redirect_stderr(&self) {
+        if self.log.has_stderr() {
+            return;
+        }
+        let Some(file) = self.log.first_file().and_then(|file| file.as_fd()) else { return };
+        if let Err(error) = process::redirect_stderr(file) {
+            log::alert!("dup2(STDERR) failed{}", Os(&error));
+        }
+    }
+}
+
+fn tell(notes: &[Note]) {
+    for note in notes {
+        match note.level {
+            "notice" => log::notice!("{}", note.text),
+            _ => log::warn!("{}", note.text),
+        }
+    }
+}

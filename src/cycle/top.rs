@@ -1,0 +1,87 @@
+//! The top of the configuration file: main directives, and the blocks that stand there.
+use super::Options;
+use super::core::{self, Core, RawCore};
+use super::events::{self, Events, RawEvents};
+use crate::conf::{
+    Block, Described, Directive, Error, Found, MAIN, Note, Paths, Reading, Reason, block, d,
+    exactly, found, set_from,
+};
+use crate::log;
+
+/// The whole file as it was written, except what blocks put on the reading's shelf.
+#[derive(Default)]
+pub struct Top {
+    core: RawCore,
+    blocks: Blocks,
+}
+
+/// What the blocks at the top filled.
+#[derive(Default)]
+struct Blocks {
+    events: Option<RawEvents>,
+}
+
+/// One row per block. A feature's block reads itself and leaves its wants on the shelf
+/// ([`crate::event::Wanted`]).
+#[rustfmt::skip]
+const BLOCKS: &[Directive<Blocks>] = &[
+    d("events",  MAIN, block(exactly(0), Blocks::read_events)),
+];
+
+/// All rows of this folder, for the directive reference.
+pub fn tables() -> Vec<Described> {
+    let core = core::TABLE.iter().map(Directive::describe);
+    let blocks = BLOCKS.iter().map(Directive::describe);
+    core.chain(blocks).chain(events::TABLE.iter().map(Directive::describe)).collect()
+}
+
+impl Top {
+    /// Reads `-g` and the file.
+    pub fn read(&mut self, options: &Options, reading: &mut Reading) -> Result<(), Error> {
+        if let Some(directives) = &options.directives {
+            reading.command_line(directives, self)?;
+        }
+        reading.file(&options.conf_file, self)
+    }
+
+    /// Fills in what was not written.
+    pub fn finish(
+        self,
+        paths: &Paths,
+        notes: &mut Vec<Note>,
+    ) -> Result<(Core, Events, log::Spec), String> {
+        let (core, error_log) = self.core.finish(paths, notes)?;
+        let events = self.blocks.events.ok_or("no \"events\" section in configuration")?;
+        let events = events.finish(core.rlimit_nofile, notes);
+        Ok((core, events, error_log))
+    }
+}
+
+impl Block for Top {
+    fn statement(&mut self, reading: &mut Reading) -> Result<Found, Reason> {
+        found([
+            set_from(core::TABLE, MAIN, &mut self.core, reading),
+            set_from(BLOCKS, MAIN, &mut self.blocks, reading),
+            // Known, but not at the top.
+            elsewhere(events::TABLE, reading),
+        ])
+    }
+}
+
+impl Blocks {
+    fn read_events(&mut self, reading: &mut Reading) -> Result<(), Reason> {
+        if self.events.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        let mut raw = RawEvents::default();
+        reading.block(&mut raw)?;
+        self.events = Some(raw);
+        Ok(())
+    }
+}
+
+/// For a name that a table knows only inside its block.
+fn elsewhere<T>(table: &[Directive<T>], reading: &Reading) -> Option<Result<(), Reason>> {
+    let known = table.iter().any(|row| row.name == reading.name());
+    known.then_some(Err(Reason::NotAllowedHere))
+}
