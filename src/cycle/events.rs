@@ -74,7 +74,7 @@ impl RawEvents {
     /// Fills in what was not written. `rlimit_nofile` is what the workers will set.
     pub fn finish(self, rlimit_nofile: Option<u64>, notes: &mut Vec<Note>) -> Events {
         let connections = self.connections.map_or(CONNECTIONS_DEFAULT, |n| n as usize);
-        let limit = rlimit_nofile.or_else(|| user::descriptor_limit().ok());
+        let limit = rlimit_nofile.or_else(|| user::descriptor_limits().ok().map(|limits| limits.0));
         if let Some(limit) = limit.filter(|limit| connections as u64 > *limit) {
             let text = format!(
                 "{connections} worker_connections exceed open file resource limit: {limit}"

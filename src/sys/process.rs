@@ -29,6 +29,17 @@ pub fn hostname() -> String {
         .map_or_else(|_| "localhost".into(), |name| name.to_string_lossy().into_owned())
 }
 
+/// The kernel's name and version.
+pub fn system_name() -> String {
+    nix::sys::utsname::uname().map_or_else(
+        |_| "unknown".into(),
+        |about| {
+            let (name, release) = (about.sysname(), about.release());
+            format!("{} {}", name.to_string_lossy(), release.to_string_lossy())
+        },
+    )
+}
+
 /// How many processors the machine has on line.
 pub fn processors() -> usize {
     match nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN) {
@@ -47,7 +58,7 @@ pub enum Fork {
 /// Splits this process. Refused while it has other threads: a lock that one of them holds
 /// would stay locked in the child for ever.
 pub fn fork() -> io::Result<Fork> {
-    if std::fs::read_dir("/proc/self/task")?.count() > 1 {
+    if !has_one_thread() {
         return Err(io::Error::other("fork() of a process with threads"));
     }
     // SAFETY: this is the only thread (checked above), so the child may go on as we would.
@@ -87,8 +98,14 @@ pub fn kill(pid: u32, signal: Signal) -> io::Result<()> {
     Ok(nix::sys::signal::kill(Pid::from_raw(pid as i32), signal.to_os())?)
 }
 
-/// Whether a process of this id exists, be it ours to signal or not.
+/// Whether a process of this id runs, be it ours to signal or not. One that has ended and waits
+/// for its parent to notice does not.
 pub fn is_alive(pid: u32) -> bool {
+    if let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The state follows the program's name, which stands in parentheses.
+        let state = stat.rfind(')').and_then(|end| stat[end + 1..].trim_start().chars().next());
+        return !matches!(state, Some('Z' | 'X'));
+    }
     !matches!(
         nix::sys::signal::kill(Pid::from_raw(pid as i32), None),
         Err(nix::errno::Errno::ESRCH)
@@ -151,16 +168,24 @@ pub fn adopt(number: RawFd) -> Option<OwnedFd> {
     Some(fd)
 }
 
-/// Replaces all environment variables of this process; only while it has one thread.
+/// Replaces all environment variables of this process. Nothing happens in a process that has
+/// other threads, which may be reading them.
 pub fn set_environment(variables: &[(std::ffi::OsString, std::ffi::OsString)]) {
+    if !has_one_thread() {
+        return;
+    }
     for (name, _) in std::env::vars_os() {
-        // SAFETY: callers have one thread: master and workers call this before any is made.
+        // SAFETY: this is the only thread (checked above).
         unsafe { std::env::remove_var(name) };
     }
     for (name, value) in variables {
         // SAFETY: as above.
         unsafe { std::env::set_var(name, value) };
     }
+}
+
+fn has_one_thread() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
 }
 
 #[cfg(test)]
@@ -180,6 +205,17 @@ mod tests {
         assert!(fork().is_err());
         other.thread().unpark();
         other.join().unwrap();
+    }
+
+    #[test]
+    fn an_ended_child_that_nobody_waited_for_does_not_live() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = child.id();
+        while is_alive(pid) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(child.wait().unwrap().success());
+        assert!(!is_alive(pid));
     }
 
     #[test]

@@ -72,14 +72,25 @@ pub struct Received {
 #[derive(Debug)]
 pub struct Signals(SignalFd);
 
+/// Lets the signals of the tree wait until somebody reads them; children and threads inherit that.
+pub fn block() -> io::Result<()> {
+    // Whoever started us may have ignored it, and then the kernel would not tell how children end.
+    // SAFETY: the default action is no handler of ours.
+    unsafe { nix::sys::signal::signal(OsSignal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl)? };
+    Ok(set().thread_block()?)
+}
+
+fn set() -> SigSet {
+    READ.iter().map(|signal| signal.to_os()).collect()
+}
+
 impl Signals {
-    /// Blocks the signals of the tree in this thread (threads made later inherit that) and opens
-    /// the descriptor. To be called once per process, after fork.
+    /// Blocks the signals (see [`block`]) and opens the descriptor. To be called once per process,
+    /// after fork.
     pub fn install() -> io::Result<Signals> {
-        let set: SigSet = READ.iter().map(|signal| signal.to_os()).collect();
-        set.thread_block()?;
+        block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Signals(SignalFd::with_flags(&set, flags)?))
+        Ok(Signals(SignalFd::with_flags(&set(), flags)?))
     }
 
     /// The next signal that waits. Several of one kind may have become one.

@@ -3,7 +3,6 @@
 //! The kernel shows the memory in which it laid the arguments down, followed by that of the
 //! environment. [`claim`] moves the environment away from there once, at start; [`set`] then
 //! writes over both.
-use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 
@@ -33,9 +32,9 @@ pub fn claim() {
 }
 
 /// Shows `title`; what does not fit is cut off. Nothing happens if the area was not claimed.
-pub fn set(title: &CStr) {
+pub fn set(title: &str) {
     let Some(Some(area)) = AREA.get() else { return };
-    let bytes = title.to_bytes();
+    let bytes = title.as_bytes();
     let shown = bytes.len().min(area.len - 1);
     let start = std::ptr::with_exposed_provenance_mut::<u8>(area.start);
     // SAFETY: the kernel mapped `len` writable bytes at `start` for this process (field 48 to 51

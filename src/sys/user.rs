@@ -60,9 +60,9 @@ pub fn limit_descriptors(count: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, count, count)?)
 }
 
-/// Open descriptors this process may have now.
-pub fn descriptor_limit() -> io::Result<u64> {
-    Ok(nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?.0)
+/// Open descriptors this process may have now, and could have at most.
+pub fn descriptor_limits() -> io::Result<(u64, u64)> {
+    Ok(nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?)
 }
 
 /// The largest core file, in bytes.
@@ -100,6 +100,6 @@ mod tests {
         assert_eq!(find_user("root").unwrap(), Some((0, 0)));
         assert_eq!(find_group("root").unwrap(), Some(0));
         assert_eq!(find_user("no such user").unwrap(), None);
-        assert!(descriptor_limit().unwrap() > 0);
+        assert!(descriptor_limits().unwrap().0 > 0);
     }
 }
