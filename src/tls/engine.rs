@@ -77,6 +77,15 @@ impl Engine {
         self.state().is_handshaking()
     }
 
+    pub fn is_server(&self) -> bool {
+        matches!(self.machine, Machine::Server(_))
+    }
+
+    /// Whether whole records wait in the input.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     pub fn peer_has_closed(&self) -> bool {
         self.peer_closed
     }

@@ -1,6 +1,7 @@
 //! TLS: client hello, fingerprints, certificates, sessions, server and client.
 
 pub mod certificate;
+mod channel;
 pub mod ciphers;
 pub mod client;
 pub mod client_hello;
@@ -10,6 +11,7 @@ pub mod dn;
 mod engine;
 pub mod fault;
 pub mod fingerprint;
+mod handshake;
 pub mod host_name;
 pub mod info;
 pub mod names;
@@ -20,4 +22,5 @@ pub mod refusal;
 pub mod server;
 pub mod session;
 mod verifier;
+mod wire;
 pub mod x509;

@@ -79,6 +79,13 @@ pub fn note_verdict(verdict: u16) {
     CURRENT.set(Carried { verdict, ..CURRENT.get() });
 }
 
+/// Completes what a connection without resumption carries, once its handshake is over.
+pub(super) fn note_origin(carried: &mut Carried) {
+    if carried.authenticated_secs == 0 {
+        carried.authenticated_secs = now_secs();
+    }
+}
+
 /// What the connection being processed gives to a session that is being made.
 fn give(id: Option<&[u8]>) -> Carried {
     let mut carried = CURRENT.get();
