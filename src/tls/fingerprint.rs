@@ -203,6 +203,7 @@ fn hex_digit(nibble: u8) -> char {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client_hello::HelloReader;
     use super::super::client_hello::tests::{list16, message, sni};
     use super::*;
 
@@ -255,6 +256,21 @@ mod tests {
              _0403,0804,0401,0503,0805,0501,0806,0601"
         );
         assert!(!chrome().ja3().contains("6682"), "GREASE is left out of JA3");
+    }
+
+    #[test]
+    fn real_clients_as_another_implementation_sees_them() {
+        let lines = include_str!("hellos.txt").lines().filter(|line| !line.starts_with('#'));
+        for line in lines {
+            let [client, ja3, ja4, bytes] = line.split('|').collect::<Vec<_>>().try_into().unwrap();
+            let nibble = |c: u8| u8::try_from(char::from(c).to_digit(16).unwrap()).unwrap();
+            let pairs = bytes.as_bytes().chunks(2);
+            let record: Vec<u8> = pairs.map(|p| nibble(p[0]) << 4 | nibble(p[1])).collect();
+            let mut reader = HelloReader::default();
+            assert_eq!(reader.advance(&record), Ok(true), "{client}");
+            let t = Traits::of(&reader.hello(&record).unwrap());
+            assert_eq!((t.ja3_hash().as_str(), t.ja4().as_str()), (ja3, ja4), "{client}");
+        }
     }
 
     #[test]
