@@ -6,11 +6,12 @@
 //! curves); a choice that leaves nothing is an error in OpenSSL's words. As with OpenSSL, a cipher
 //! string does not touch the TLS 1.3 suites.
 
-use rustls::crypto::aws_lc_rs::{cipher_suite as suite, kx_group};
+use rustls::crypto::aws_lc_rs::{ALL_KX_GROUPS, cipher_suite as suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use super::names;
+use super::p521::SECP521R1;
 use super::refusal::Refusal;
 
 /// A protocol that `ssl_protocols` may name.
@@ -323,8 +324,8 @@ fn groups(
             }
             return Err(failed());
         };
-        match rustls::crypto::aws_lc_rs::ALL_KX_GROUPS.iter().find(|g| u16::from(g.name()) == code)
-        {
+        let known = ALL_KX_GROUPS.iter().chain([&SECP521R1]);
+        match known.into_iter().find(|group| u16::from(group.name()) == code) {
             Some(group) => chosen.push(*group),
             None => lacking.push(bare),
         }
@@ -450,15 +451,15 @@ mod tests {
         };
         assert_eq!(curves("prime256v1:X25519"), Ok((vec![23, 29], vec![])));
         assert_eq!(curves("auto").unwrap().0, [4588, 29, 23, 24]);
-        let (some, warnings) = curves("secp521r1:P-384").unwrap();
-        assert_eq!((some, warnings.len()), (vec![24], 1));
+        let (some, warnings) = curves("X448:secp521r1:P-384").unwrap();
+        assert_eq!((some, warnings.len()), (vec![25, 24], 1));
         assert_eq!(curves("?nonsense:*X25519").unwrap().0, [29]);
         assert!(
             curves("nonsense:X25519")
                 .unwrap_err()
                 .starts_with("SSL_CTX_set1_curves_list(\"nonsense:X25519\") failed")
         );
-        assert!(curves("secp521r1").is_err());
+        assert!(curves("X448").is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod handshake;
 pub mod host_name;
 pub mod info;
 pub mod names;
+mod p521;
 pub mod path;
 pub mod pem;
 pub mod private_key;
