@@ -1,21 +1,19 @@
 //! An established TLS connection over a wire: plaintext in and out.
 //!
 //! Memory: while it waits, a channel keeps the few bytes of a half-received record and nothing
-//! else. Ciphertext is read into the thread's scratch buffer and decrypted there; what is written
+//! else. Ciphertext is read into the thread's buffer and decrypted there; what is written
 //! is encrypted into one buffer of the thread and sent with one call. Only what a socket does not
 //! take, or a reader does not want yet, is kept.
 
-use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use rustls::Error;
 use rustls::pki_types::CertificateDer;
 
-use super::engine::{Engine, Pause, RECORD_PLAIN_MAX};
+use super::engine::{Engine, Pause, RECORD_OVERHEAD, RECORD_PLAIN_MAX};
 use super::fault;
-use super::wire::{Unsent, Wire, with_outgoing};
-use crate::io::with_scratch;
+use super::wire::{Unsent, Wire, with_incoming, with_joined, with_outgoing};
 
 pub(super) struct Channel {
     engine: Engine,
@@ -35,6 +33,9 @@ const WRITE_MOST: usize = 4 * RECORD_PLAIN_MAX;
 
 /// With more than this unsent a writer has to wait.
 const UNSENT_MOST: usize = RECORD_PLAIN_MAX;
+
+/// The longest record: TLS 1.2 lets a cipher add 2,048 bytes.
+const RECORD_MOST: usize = 5 + RECORD_PLAIN_MAX + 2048;
 
 /// Reads in a row that yield no plaintext, before other connections get their turn.
 const FRUITLESS_MOST: usize = 16;
@@ -119,15 +120,7 @@ impl Channel {
         if first.len() >= WRITE_MOST || filled.next().is_none() {
             return self.poll_write(wire, cx, first);
         }
-        with_scratch(|scratch| {
-            let mut len = 0;
-            for piece in pieces {
-                let fits = piece.len().min(scratch.len() - len);
-                scratch[len..len + fits].copy_from_slice(&piece[..fits]);
-                len += fits;
-            }
-            self.poll_write(wire, cx, &scratch[..len])
-        })
+        with_joined(pieces, WRITE_MOST, |joined| self.poll_write(wire, cx, joined))
     }
 
     pub fn poll_flush(&mut self, wire: &impl Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -147,17 +140,14 @@ impl Channel {
         self.unsent.poll_flush(wire, cx)
     }
 
-    pub async fn goodbye(&mut self, wire: &impl Wire) -> io::Result<()> {
-        poll_fn(|cx| self.poll_goodbye(wire, cx)).await
-    }
-
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         self.engine.state().peer_certificates().unwrap_or_default()
     }
 
-    /// Plaintext that can be read without the socket.
-    pub fn has_plain(&self) -> bool {
-        self.plain_taken < self.plain.len() || self.engine.is_full()
+    /// Plaintext that can be read without the socket: at least so many bytes.
+    pub fn buffered(&self) -> usize {
+        let plain = self.plain.len() - self.plain_taken;
+        if plain == 0 && self.engine.is_full() { usize::from(!self.held.is_empty()) } else { plain }
     }
 
     pub fn has_unsent(&self) -> bool {
@@ -192,25 +182,27 @@ impl Channel {
         got
     }
 
-    /// Receives into the thread's scratch buffer, behind what is held.
+    /// Receives into the thread's buffer, behind what is held.
     fn receive(
         &mut self,
         wire: &impl Wire,
         cx: &mut Context<'_>,
         room: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        with_scratch(|scratch| {
+        with_incoming(|incoming| {
             let held = self.held.len();
-            if held >= scratch.len() {
+            // Little more than the reader wants: what is left over has to be kept.
+            let most = (held + room.len() + RECORD_OVERHEAD).max(RECORD_MOST).min(incoming.len());
+            if held >= most {
                 return Poll::Ready(Err(broken(Error::PeerSentOversizedRecord)));
             }
-            let received = ready!(wire.poll_read(cx, &mut scratch[held..]))?;
+            let received = ready!(wire.poll_read(cx, &mut incoming[held..most]))?;
             if received == 0 {
                 self.ended = true;
                 return Poll::Ready(Ok(0));
             }
-            scratch[..held].copy_from_slice(&self.held);
-            let input = &mut scratch[..held + received];
+            incoming[..held].copy_from_slice(&self.held);
+            let input = &mut incoming[..held + received];
             let (done, got) = self.process(wire, cx, input, room);
             let rest = &input[done..];
             if rest.is_empty() {

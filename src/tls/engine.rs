@@ -230,10 +230,6 @@ impl Outgoing {
         &self.bytes[..self.used]
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
     pub fn clear(&mut self) {
         self.used = 0;
         if self.bytes.len() > ROOM_KEPT {

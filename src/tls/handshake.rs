@@ -6,20 +6,20 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use rustls::ProtocolVersion;
 
 use super::channel::Channel;
 use super::client::Client;
-use super::client_hello::{HelloReader, NotHello};
+use super::client_hello::{HelloReader, NotHello, Opening};
 use super::engine::{Engine, Pause};
 use super::fault::HandshakeFault;
 use super::fingerprint::Traits;
 use super::info::TlsInfo;
 use super::server::{Alert, Choice, ChooseServer, Chosen, Server};
 use super::session::note_origin;
-use super::wire::{Unsent, Wire, with_outgoing};
-use crate::io::with_scratch;
+use super::wire::{Unsent, Wire, with_incoming, with_outgoing};
 
 /// Most bytes that a client may spend on its hello, record headers included.
 const HELLO_INPUT_MAX: usize = 128 * 1024;
@@ -34,17 +34,36 @@ pub(super) struct Accepted {
     pub server: Rc<Server>,
 }
 
+/// What a client began with.
+pub(super) enum First {
+    Tls(Accepted),
+    /// No TLS at all; the bytes it sent.
+    Plain(Vec<u8>),
+}
+
 /// Takes a handshake. `input` is what was read of the connection before.
 pub(super) async fn accept(
+    wire: &impl Wire,
+    mut input: Vec<u8>,
+    chooser: &dyn ChooseServer,
+) -> Result<First, HandshakeFault> {
+    if input.is_empty() && receive(wire, &mut input).await.map_err(HandshakeFault::Io)? == 0 {
+        return Err(HandshakeFault::ClosedBeforeHello);
+    }
+    if input.first().is_some_and(|first| Opening::of(*first) == Opening::Plain) {
+        return Ok(First::Plain(input));
+    }
+    accept_tls(wire, input, chooser).await.map(First::Tls)
+}
+
+async fn accept_tls(
     wire: &impl Wire,
     mut input: Vec<u8>,
     chooser: &dyn ChooseServer,
 ) -> Result<Accepted, HandshakeFault> {
     let mut reader = HelloReader::default();
     while !reader.advance(&input).or_else(|fault| refuse(wire, fault))? {
-        let before = input.len();
         match receive(wire, &mut input).await {
-            Ok(0) if before == 0 => return Err(HandshakeFault::ClosedBeforeHello),
             Ok(0) => return Err(HandshakeFault::PeerClosed),
             Ok(_) if input.len() > HELLO_INPUT_MAX => refuse(wire, NotHello::TooLarge)?,
             Ok(_) => false,
@@ -156,10 +175,10 @@ impl Handshake {
 /// Appends what the peer sent; 0 at its end.
 async fn receive(wire: &impl Wire, input: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|cx| {
-        with_scratch(|scratch| {
-            let polled = wire.poll_read(cx, &mut scratch[..]);
-            if let std::task::Poll::Ready(Ok(len)) = &polled {
-                input.extend_from_slice(&scratch[..*len]);
+        with_incoming(|room| {
+            let polled = wire.poll_read(cx, room);
+            if let Poll::Ready(Ok(len)) = &polled {
+                input.extend_from_slice(&room[..*len]);
             }
             polled
         })
@@ -182,7 +201,7 @@ fn reject(wire: &impl Wire, alert: Alert) -> HandshakeFault {
 fn send_alert(wire: &impl Wire, code: u8) {
     const FATAL: u8 = 2;
     let record = [0x15, 3, 3, 0, 2, FATAL, code];
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut cx = Context::from_waker(Waker::noop());
     // A new connection takes seven bytes; if it does not, the client hears nothing.
     let _ = wire.poll_write(&mut cx, &record);
 }
@@ -222,7 +241,7 @@ mod tests {
     fn meet(chooser: &dyn ChooseServer, client: &Client, most: usize) -> (Met, End, End) {
         let (a, b) = ends(most);
         let accepting = async {
-            let result = accept(&a, Vec::new(), chooser).await;
+            let result = accept_tls(&a, Vec::new(), chooser).await;
             if result.is_err() {
                 a.close();
             }
@@ -287,7 +306,8 @@ mod tests {
                 let (_, got) =
                     run(write(&mut theirs, &b, b"short"), read(&mut channel, &a, 5, 100));
                 assert_eq!(got, b"short");
-                let (bye, end) = run(channel.goodbye(&a), read(&mut theirs, &b, 1, 10));
+                let (bye, end) =
+                    run(poll_fn(|cx| channel.poll_goodbye(&a, cx)), read(&mut theirs, &b, 1, 10));
                 assert_eq!((bye.is_ok(), end.len()), (true, 0), "close_notify is an end");
             }
         }
@@ -304,7 +324,7 @@ mod tests {
         let writing = poll_fn(|cx| channel.poll_write_vectored(&a, cx, &pieces));
         let (written, got) = run(writing, read(&mut theirs, &b, 9, 100));
         assert_eq!((written.unwrap(), &got[..], a.writes()), (9, &b"head body"[..], 2));
-        assert!(!channel.has_unsent() && !channel.has_plain());
+        assert!(!channel.has_unsent() && channel.buffered() == 0);
     }
 
     #[test]
@@ -319,7 +339,7 @@ mod tests {
             poll_fn(|cx| {
                 polls += 1;
                 assert!(channel.poll_read(&a, cx, &mut room).is_pending());
-                if polls > 1 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+                if polls > 1 { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
             a.close();
@@ -417,15 +437,19 @@ mod tests {
             let (a, b) = ends(1 << 20);
             b.put(bytes);
             b.close();
-            let (result, ()) = run(accept(&a, Vec::new(), &server), async {});
-            (result.err().unwrap().to_string(), b.take())
+            match run(accept(&a, Vec::new(), &server), async {}).0 {
+                Err(fault) => (fault.to_string(), b.take()),
+                Ok(First::Plain(read)) => ("plain".into(), read),
+                Ok(First::Tls(_)) => unreachable!(),
+            }
         };
         assert_eq!(fault(b""), ("client closed connection".into(), vec![]));
         assert_eq!(
             fault(&[0x16, 3, 1]),
             ("peer closed connection in SSL handshake".into(), vec![])
         );
-        let (text, alert) = fault(b"GET / HTTP/1.0\r\n\r\n");
+        assert_eq!(fault(b"GET / HTTP/1.0"), ("plain".into(), b"GET / HTTP/1.0".to_vec()));
+        let (text, alert) = fault(&[0x80, 0x2e, 1, 3, 1]);
         assert!(text.contains("wrong version number"), "{text}");
         assert_eq!(alert, [0x15, 3, 3, 0, 2, 2, 70]);
     }

@@ -20,6 +20,7 @@ pub mod path;
 pub mod pem;
 pub mod private_key;
 pub mod refusal;
+pub mod secure;
 pub mod server;
 pub mod session;
 mod verifier;

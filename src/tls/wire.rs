@@ -2,12 +2,12 @@
 //!
 //! `io::Stream` answers it on a socket; the tests answer it in memory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
-use super::engine::Outgoing;
+use super::engine::{Outgoing, RECORD_OVERHEAD, RECORD_PLAIN_MAX};
 
 pub(super) trait Wire {
     /// Reads what is there; 0 at the end.
@@ -28,6 +28,40 @@ pub(super) fn with_outgoing<T>(work: impl FnOnce(&mut Outgoing) -> T) -> T {
         }
         Err(_) => work(&mut Outgoing::default()),
     })
+}
+
+/// Bytes read from a socket at once: four records and what they are wrapped in.
+pub(super) const INCOMING_LEN: usize = 4 * (RECORD_PLAIN_MAX + RECORD_OVERHEAD);
+
+thread_local! {
+    static INCOMING: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+    static GATHERED: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
+}
+
+/// Lends the thread's buffer for ciphertext that comes in. It is not `io`'s scratch buffer, because
+/// that one is often lent for the plaintext already.
+pub(super) fn with_incoming<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+    let mut buffer = INCOMING.take().unwrap_or_else(|| vec![0; INCOMING_LEN].into());
+    let result = work(&mut buffer);
+    INCOMING.set(Some(buffer));
+    result
+}
+
+/// Joins pieces, up to `most` bytes of them, in a buffer of the thread.
+pub(super) fn with_joined<T>(
+    pieces: &[IoSlice<'_>],
+    most: usize,
+    work: impl FnOnce(&[u8]) -> T,
+) -> T {
+    let mut joined = GATHERED.take().unwrap_or_default();
+    joined.clear();
+    for piece in pieces {
+        let fits = piece.len().min(most - joined.len());
+        joined.extend_from_slice(&piece[..fits]);
+    }
+    let result = work(&joined);
+    GATHERED.set(Some(joined));
+    result
 }
 
 /// Ciphertext that the socket has not taken yet.
