@@ -3,7 +3,21 @@
 //! The order is behaviour: handlers of a phase are asked, and header filters run, from top to
 //! bottom.
 
-use crate::http::{Entry, Modules};
+use crate::http::modules::*;
+use crate::http::{Entry, Modules, core};
 
 /// The HTTP server's features.
-pub static HTTP: Modules = &[&Entry::<crate::http::core::Core>::NEW];
+#[rustfmt::skip]
+pub static HTTP: Modules = &[
+    &Entry::<core::Core>::NEW,
+    // Variables.
+    &Entry::<map::Map>::NEW,
+    &Entry::<geo::Geo>::NEW,
+    &Entry::<split_clients::SplitClients>::NEW,
+    // Access.
+    &Entry::<access::Access>::NEW,
+    // Before the content.
+    // Content.
+    // Header filters.
+    // The log.
+];

@@ -1,0 +1,8 @@
+//! The features of the HTTP server, one file each.
+//!
+//! **Invariant:** no file here imports another one. Their order stands in `modules.rs`.
+
+pub mod access;
+pub mod geo;
+pub mod map;
+pub mod split_clients;
