@@ -6,7 +6,11 @@ use crate::conf::{
     Block, Described, Directive, Error, Found, MAIN, Note, Paths, Reading, Reason, block, d,
     exactly, found, set_from,
 };
-use crate::log;
+use crate::event::Wanted;
+use crate::http::HttpBlock;
+use crate::http::service::HttpService;
+use crate::{log, modules};
+use std::rc::Rc;
 
 /// The whole file as it was written, except what blocks put on the reading's shelf.
 #[derive(Default)]
@@ -19,6 +23,7 @@ pub struct Top {
 #[derive(Default)]
 struct Blocks {
     events: Option<RawEvents>,
+    has_http: bool,
 }
 
 /// One row per block. A feature's block reads itself and leaves its wants on the shelf
@@ -26,6 +31,7 @@ struct Blocks {
 #[rustfmt::skip]
 const BLOCKS: &[Directive<Blocks>] = &[
     d("events",  MAIN, block(exactly(0), Blocks::read_events)),
+    d("http",    MAIN, block(exactly(0), Blocks::read_http)),
 ];
 
 /// All rows of this folder, for the directive reference.
@@ -76,6 +82,21 @@ impl Blocks {
         let mut raw = RawEvents::default();
         reading.block(&mut raw)?;
         self.events = Some(raw);
+        Ok(())
+    }
+}
+
+impl Blocks {
+    fn read_http(&mut self, reading: &mut Reading) -> Result<(), Reason> {
+        if std::mem::replace(&mut self.has_http, true) {
+            return Err(Reason::Duplicate);
+        }
+        let mut http = HttpBlock::new(modules::HTTP, &mut reading.shelf);
+        reading.block(&mut http)?;
+        let conf = Rc::new(http.finish(reading)?);
+        let wanted = reading.shelf.of::<Wanted>();
+        wanted.listeners.extend(conf.bound.iter().map(|bound| Rc::new(bound.spec.clone())));
+        wanted.services.push(Rc::new(HttpService::new(conf)));
         Ok(())
     }
 }

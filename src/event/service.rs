@@ -46,6 +46,8 @@ pub struct Post {
     pub seat: usize,
     /// How many workers there are.
     pub workers: usize,
+    /// A worker takes all connections that wait at once.
+    pub multi_accept: bool,
     /// The sockets to accept from. A service takes those of its own `ListenSpec`s.
     pub listeners: Vec<Seated>,
 }
@@ -107,7 +109,8 @@ mod tests {
             until: None,
         };
         let listeners = vec![seat("127.0.0.1:1"), seat("127.0.0.1:2"), seat("127.0.0.1:1")];
-        let mut post = Post { role: Role::Worker, seat: 0, workers: 1, listeners };
+        let mut post =
+            Post { role: Role::Worker, seat: 0, workers: 1, multi_accept: false, listeners };
         let mine = ListenSpec::new(Address::Inet("127.0.0.1:1".parse().unwrap()));
         assert_eq!(post.take(&mine).len(), 2);
         assert_eq!(post.listeners.len(), 1);

@@ -6,27 +6,26 @@ use super::listen::Bound;
 use super::place::Address;
 use super::request::Slots;
 use super::{HttpConf, serve_h1};
-use crate::event::{self, Post, Seated, Service};
+use crate::event::{self, Accepted, Accepting, Acceptor, Post, Seated, Service};
 use crate::io::{Conn, Stream};
 use crate::sys::socket::Address as Socket;
 use crate::{log, sys};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// What `http {}` does in the processes of the tree.
 pub struct HttpService {
     conf: Rc<HttpConf>,
     life: Rc<Life>,
-    listeners: RefCell<Vec<Rc<Listener>>>,
+    acceptors: RefCell<Vec<Acceptor>>,
 }
 
 impl HttpService {
     /// The service of a configuration.
     pub fn new(conf: Rc<HttpConf>) -> HttpService {
-        HttpService { conf, life: Rc::default(), listeners: RefCell::default() }
+        HttpService { conf, life: Rc::default(), acceptors: RefCell::default() }
     }
 }
 
@@ -38,21 +37,19 @@ impl Service for HttpService {
         }
         for bound in &self.conf.bound {
             for seated in post.take(&bound.spec) {
-                self.listen(seated, bound.clone())?;
+                self.listen(seated, bound.clone(), post.multi_accept)?;
             }
         }
         Ok(())
     }
 
     fn quit(&self) {
-        for listener in self.listeners.take() {
-            listener.stop();
-        }
+        self.acceptors.borrow().iter().for_each(Acceptor::drain);
         self.life.quit();
     }
 
     fn is_drained(&self) -> bool {
-        self.life.connections() == 0
+        self.acceptors.borrow().iter().all(Acceptor::is_closed) && self.life.connections() == 0
     }
 
     fn cut(&self) {
@@ -61,12 +58,20 @@ impl Service for HttpService {
 }
 
 impl HttpService {
-    fn listen(&self, seated: Seated, bound: Rc<Bound>) -> io::Result<()> {
+    fn listen(&self, seated: Seated, bound: Rc<Bound>, multi: bool) -> io::Result<()> {
         let (conf, life) = (self.conf.clone(), self.life.clone());
-        let listener = Listener::start(seated, move |accepted| {
+        let rules = Accepting { multi, shared: seated.shared };
+        let acceptor = event::listen(seated.socket, rules, move |accepted| {
             event::spawn(serve(accepted, bound.clone(), conf.clone(), life.clone()));
         })?;
-        self.listeners.borrow_mut().push(listener);
+        if let Some(until) = seated.until {
+            let retiring = acceptor.clone();
+            event::spawn(async move {
+                event::sleep_until(until).await;
+                retiring.drain();
+            });
+        }
+        self.acceptors.borrow_mut().push(acceptor);
         Ok(())
     }
 }
@@ -82,76 +87,18 @@ pub fn next_serial() -> u64 {
     SERIAL.get()
 }
 
-/// A connection that was accepted.
-struct Accepted {
-    fd: OwnedFd,
-    peer: Socket,
-}
-
-/// Accepts from one socket until it is stopped.
-struct Listener {
-    stopped: Cell<bool>,
-    task: Cell<Option<event::Task>>,
-}
-
-/// Connections taken in one go.
-const ACCEPT_BATCH: usize = 16;
-/// How long to wait when there are no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
-
-impl Listener {
-    fn start(seated: Seated, serve: impl Fn(Accepted) + 'static) -> io::Result<Rc<Listener>> {
-        let trigger = event::Trigger::Level { shared: seated.shared };
-        let source = event::Source::new(seated.socket.as_fd(), trigger)?;
-        let listener = Rc::new(Listener { stopped: Cell::new(false), task: Cell::new(None) });
-        let this = listener.clone();
-        let task = event::spawn(async move {
-            while !this.stopped.get() {
-                std::future::poll_fn(|cx| source.poll_ready(event::Direction::Read, cx)).await;
-                source.clear(event::Direction::Read);
-                if let Err(pause) = accept_some(&seated, &serve) {
-                    event::sleep(pause).await;
-                }
-            }
-        });
-        listener.task.set(Some(task));
-        Ok(listener)
-    }
-
-    fn stop(&self) {
-        self.stopped.set(true);
-        if let Some(task) = self.task.take() {
-            task.cancel();
-        }
-    }
-}
-
-fn accept_some(seated: &Seated, serve: &impl Fn(Accepted)) -> Result<(), Duration> {
-    for _ in 0..ACCEPT_BATCH {
-        match sys::socket::accept(seated.socket.as_fd()) {
-            Ok((fd, peer)) => serve(Accepted { fd, peer }),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                log::crit!("accept4() failed{}", log::Os(&error));
-                return Err(ACCEPT_PAUSE);
-            }
-        }
-    }
-    Ok(())
-}
-
 /// One connection's life.
 async fn serve(accepted: Accepted, bound: Rc<Bound>, conf: Rc<HttpConf>, life: Rc<Life>) {
+    let Accepted { socket, peer, slot } = accepted;
     let held = life.begin_connection();
-    let Some((client, ahead)) = meet(accepted, &bound) else { return };
+    let Some((client, ahead)) = meet(socket, peer, &bound) else { return };
     life.clone().until_cut(serve_h1::serve(client, conf, life, ahead)).await;
-    drop(held);
+    drop((held, slot));
 }
 
 /// Finds out who is calling, and whom.
-fn meet(accepted: Accepted, bound: &Bound) -> Option<(Rc<Client>, Vec<u8>)> {
-    let stream = match Stream::adopt(accepted.fd) {
+fn meet(socket: OwnedFd, peer: Socket, bound: &Bound) -> Option<(Rc<Client>, Vec<u8>)> {
+    let stream = match Stream::adopt(socket) {
         Ok(stream) => stream,
         Err(error) => {
             log::alert!("cannot watch an accepted socket{}", log::Os(&error));
@@ -160,10 +107,10 @@ fn meet(accepted: Accepted, bound: &Bound) -> Option<(Rc<Client>, Vec<u8>)> {
     };
     let local = local_address(&stream, bound);
     let address = bound.address_for(&local)?.clone();
-    if !accepted.peer.is_unix() && address.default.root.core.tcp_nodelay {
+    if !peer.is_unix() && address.default.root.core.tcp_nodelay {
         let _ = stream.set_nodelay(true);
     }
-    let client = client(Conn::plain(stream), accepted.peer, local, address);
+    let client = client(Conn::plain(stream), peer, local, address);
     Some((Rc::new(client), Vec::new()))
 }
 

@@ -100,8 +100,8 @@ fn run(cycle: &Rc<Cycle>, parent: u32, daemonized: bool) -> ! {
     if !process::die_with_parent(parent).unwrap_or(true) {
         std::process::exit(0);
     }
-    let mut post =
-        Post { role: Role::Helper, seat: 0, workers: cycle.core.workers, listeners: vec![] };
+    let (workers, listeners) = (cycle.core.workers, Vec::new());
+    let mut post = Post { role: Role::Helper, seat: 0, workers, multi_accept: false, listeners };
     let begun = Turns::new(None).and_then(|turns| {
         cycle.services.iter().try_for_each(|service| service.start(&mut post))?;
         Ok(turns)

@@ -286,10 +286,11 @@ impl Master {
         let listeners = if role.serves() { listening.of_worker(seat) } else { Vec::new() };
         drop(listening);
         let workers = self.cycle.core.workers;
+        let multi_accept = self.cycle.events.multi_accept;
         let birth = Birth {
             launch: self.launch.clone(),
             cycle: self.cycle.clone(),
-            post: Post { role, seat, workers, listeners },
+            post: Post { role, seat, workers, multi_accept, listeners },
             channel,
             daemonized: self.daemonized,
             parent: self.pid,

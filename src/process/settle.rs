@@ -1,5 +1,6 @@
 //! What a child does before it works: limits, user, processors, folder, environment.
 use crate::cycle::Cycle;
+use crate::event;
 use crate::log::{self, Os};
 use crate::sys::{process, user};
 use std::ffi::OsString;
@@ -24,6 +25,14 @@ pub fn worker(cycle: &Cycle, seat: usize, environment: &[(OsString, OsString)]) 
         remark("sched_setaffinity()", user::pin_to_cpus(cpus));
     }
     working_directory(cycle);
+}
+
+/// Bounds what the thread's loop may hold: connections, threads, jobs that wait.
+pub fn limit_loop(cycle: &Cycle) {
+    event::slots().set_limit(cycle.events.connections);
+    if let Some(pool) = cycle.core.thread_pools.iter().find(|pool| pool.name == "default") {
+        event::set_offload(pool.threads, pool.queue);
+    }
 }
 
 /// Becomes the privileged process: as the master, with the workers' limits and environment.

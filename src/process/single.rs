@@ -106,8 +106,10 @@ impl Single {
 }
 
 fn start_services(cycle: &Cycle) -> std::io::Result<()> {
+    settle::limit_loop(cycle);
     let listeners = cycle.listening.borrow().of_worker(0);
-    let mut post = Post { role: Role::Single, seat: 0, workers: 1, listeners };
+    let multi_accept = cycle.events.multi_accept;
+    let mut post = Post { role: Role::Single, seat: 0, workers: 1, multi_accept, listeners };
     cycle.services.iter().try_for_each(|service| service.start(&mut post))
 }
 

@@ -67,6 +67,7 @@ impl Worker {
         set_title(WORKER);
         let ready = channel.try_clone();
         let begun = Turns::new(Some(channel)).and_then(|turns| {
+            settle::limit_loop(&cycle);
             cycle.services.iter().try_for_each(|service| service.start(&mut post))?;
             ready?.write_all(READY)?;
             Ok(turns)
