@@ -10,10 +10,12 @@ use super::Request;
 use super::error_page::ErrorPage;
 use super::module::{HttpModule, Level, Merging};
 use super::template::Template;
+use super::variable::Builtin;
 use crate::conf::*;
 use crate::log;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ impl HttpModule for Core {
     type Loc = Loc;
 
     const LOC: &'static [Directive<RawLoc>] = LOC_TABLE;
+    const VARIABLES: &'static [Builtin] = super::core_variables::ALL;
 
     fn merge(raw: RawLoc, up: &Loc, m: &mut Merging) -> Result<Loc, Reason> {
         merge(raw, up, m)
@@ -186,6 +189,8 @@ pub struct Loc {
     pub default_type: Rc<str>,
     /// `root` or, if the flag is set, `alias`.
     pub root: Rc<(Template, bool)>,
+    /// Where a root that turns out to be relative starts.
+    pub prefix: Rc<Path>,
     /// Length of the location's name, which an alias replaces.
     pub name_len: usize,
     /// The location is an expression: its alias is the whole path.
@@ -252,6 +257,7 @@ impl Default for Loc {
             types: Rc::new(default_types()),
             default_type: "text/plain".into(),
             root: Rc::new((Template::plain("html"), false)),
+            prefix: Path::new("").into(),
             name_len: 0,
             is_regex: false,
             internal: false,
@@ -328,6 +334,10 @@ fn merge(raw: RawLoc, up: &Loc, m: &mut Merging) -> Result<Loc, Reason> {
             Some((root, alias)) => Rc::new((absolute(root, m), alias)),
             None if m.level == Level::Http => Rc::new((absolute(up.root.0.clone(), m), false)),
             None => up.root.clone(),
+        },
+        prefix: match m.level {
+            Level::Http => m.paths.prefix.as_path().into(),
+            _ => up.prefix.clone(),
         },
         name_len: if is_location { name.len() } else { up.name_len },
         is_regex: if is_location { is_regex } else { up.is_regex },
@@ -585,21 +595,32 @@ fn set_size_template(slot: &mut Option<Template>, r: &mut Reading) -> Result<(),
 
 impl Loc {
     /// The media type that the URI's extension stands for.
-    pub fn content_type_of(&self, r: &Request) -> Option<String> {
+    pub fn content_type_of(&self, r: &Request) -> Option<Rc<str>> {
         let extension = extension(&r.place.uri).and_then(|e| std::str::from_utf8(e).ok());
         let known = extension.and_then(|e| match self.types.get(e) {
             Some(found) => Some(found),
             None => self.types.get(&*e.to_ascii_lowercase()),
         });
         let media = known.unwrap_or(&self.default_type);
-        (!media.is_empty()).then(|| media.to_string())
+        (!media.is_empty()).then(|| media.clone())
+    }
+
+    /// `$document_root`: the value of `root` or `alias`.
+    pub fn root_of(&self, r: &Request) -> Vec<u8> {
+        let mut path = Vec::with_capacity(self.root.0.source().len() + r.place.uri.len() + 16);
+        self.root.0.append(r, &mut path);
+        if path.first() != Some(&b'/') {
+            let prefix = self.prefix.as_os_str().as_bytes();
+            let slash: &[u8] = if prefix.ends_with(b"/") { b"" } else { b"/" };
+            path.splice(0..0, prefix.iter().chain(slash).copied());
+        }
+        path
     }
 
     /// The file that the URI stands for, under `root` or `alias`.
     pub fn path_of(&self, r: &Request) -> Vec<u8> {
-        let (root, is_alias) = &*self.root;
-        let mut path = root.value(r).into_owned();
-        if !is_alias {
+        let mut path = self.root_of(r);
+        if !self.root.1 {
             path.extend_from_slice(&r.place.uri);
         } else if !self.is_regex {
             path.extend_from_slice(r.place.uri.get(self.name_len..).unwrap_or_default());
@@ -608,9 +629,9 @@ impl Loc {
     }
 }
 
-/// What follows the last dot of the path's last part.
+/// What follows the last dot of the path's last part, unless the part begins with it.
 pub fn extension(uri: &[u8]) -> Option<&[u8]> {
     let last = uri.rsplit(|b| *b == b'/').next().unwrap_or(uri);
-    let dot = last.iter().rposition(|b| *b == b'.')?;
-    (dot + 1 < last.len()).then(|| &last[dot + 1..])
+    let dot = last.iter().rposition(|b| *b == b'.').filter(|at| *at > 0)?;
+    Some(&last[dot + 1..])
 }

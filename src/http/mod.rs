@@ -13,6 +13,8 @@ pub mod body;
 pub mod client;
 pub mod conf;
 pub mod core;
+pub mod core_variables;
+pub mod credentials;
 pub mod error_page;
 pub mod fields;
 pub mod forwarded;

@@ -24,6 +24,9 @@ pub struct TunnelBytes {
     pub sent: u64,
 }
 
+/// Adds trailer fields when a reply's body is over: `add_trailer`.
+pub type TrailerMaker = Box<dyn Fn(&Request, &mut Fields)>;
+
 /// The answer's head and body, filled by a content handler, changed by filters.
 ///
 /// `Content-Length`, `Content-Type`, `Last-Modified`, `ETag` have places of their own because
@@ -38,13 +41,13 @@ pub struct Reply {
     /// The length of the body, if known.
     pub length: Option<u64>,
     /// The media type with its parameters but the charset; `None` sends none.
-    pub content_type: Option<Box<str>>,
+    pub content_type: Option<Rc<str>>,
     /// The charset to be added to the type.
     pub charset: Option<Box<str>>,
     /// Seconds since the epoch.
     pub last_modified: Option<i64>,
     /// With its quotes.
-    pub etag: Option<Box<str>>,
+    pub etag: Option<Rc<str>>,
     /// Whether ranges of it may be asked for.
     pub allow_ranges: bool,
     /// Whether it is one part of a 206 that an upstream made: not to be cut again.
@@ -64,7 +67,9 @@ pub struct Reply {
     /// `Server` and `Date` as the upstream gave them (`proxy_pass_header`).
     pub keeps_server: bool,
     pub keeps_date: bool,
-    /// Trailer fields announced by the handler.
+    /// Who adds trailer fields at the end; the body is sent in a framing that can carry them.
+    pub makes_trailers: Option<TrailerMaker>,
+    /// The trailer fields that were sent.
     pub trailers: Option<Fields>,
 }
 
@@ -89,6 +94,7 @@ impl Default for Reply {
             head_sent: false,
             keeps_server: false,
             keeps_date: false,
+            makes_trailers: None,
             trailers: None,
         }
     }

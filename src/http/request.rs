@@ -17,7 +17,7 @@ use crate::proto::h1::{Method, Span, Version};
 use crate::proto::header::HeaderId;
 use smallvec::SmallVec;
 use std::any::{Any, TypeId};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -36,6 +36,10 @@ pub struct Head {
     pub target: Span,
     /// The host in lower case, without port; from the target or the Host field.
     pub host: Box<str>,
+    /// `$request_port`: the port that was written behind the host, or 0.
+    pub port: u16,
+    /// `$request_id`, made when somebody asks for it.
+    pub id: OnceCell<[u8; 16]>,
     /// The header fields.
     pub fields: Fields,
     /// Content-Length.

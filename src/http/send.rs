@@ -60,8 +60,9 @@ pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> 
     r.reply.head_sent = true;
     r.tally.head_sent = head.len() as u64;
     let mut sender = Sender::new(r, head, body, framing);
-    let sent = std::future::poll_fn(|cx| sender.poll(wire, cx)).await;
+    let sent = std::future::poll_fn(|cx| sender.poll(r, wire, cx)).await;
     r.tally.sent = sender.sent;
+    r.reply.trailers = sender.trailers.take();
     match sent {
         Ok(()) => r.tally.completed = true,
         Err(fault) => return broke_off(r, wire, &fault),
@@ -166,10 +167,19 @@ fn frame(r: &mut Request) -> Ends {
     if reply.status < 200 || matches!(reply.status, 204 | 304) {
         return Ends::Nothing;
     }
+    let is_head = r.is_head() || reply.head_only;
+    let may_chunk = r.head.version == Version::Http11 && r.place.location.core.chunked;
+    if reply.makes_trailers.is_some() && may_chunk && !is_head {
+        r.reply.length = None;
+        return Ends::Chunked;
+    }
     match reply.length.or_else(|| reply.body.len()) {
-        Some(length) => Ends::Length(length),
-        None if r.is_head() || reply.head_only => Ends::Nothing,
-        None if r.head.version >= Version::Http11 && r.place.location.core.chunked => Ends::Chunked,
+        Some(length) => {
+            r.reply.length = Some(length);
+            Ends::Length(length)
+        }
+        None if is_head => Ends::Nothing,
+        None if may_chunk => Ends::Chunked,
         None => {
             r.keep_alive = false;
             Ends::Close
@@ -181,6 +191,7 @@ fn frame(r: &mut Request) -> Ends {
 
 /// The status line and fields, in nginx's order.
 fn write_head(r: &mut Request, ends: Ends) -> Vec<u8> {
+    make_location_absolute(r);
     let reply = &r.reply;
     if r.head.version == Version::Http09 {
         return Vec::new();
@@ -203,10 +214,6 @@ fn write_head(r: &mut Request, ends: Ends) -> Vec<u8> {
     content_fields(reply, ends, &mut out);
     connection_fields(r, ends, &mut out);
     for field in reply.fields.iter() {
-        if field.id == HeaderId::Location {
-            line(&mut out, "Location", &absolute(r, field.value));
-            continue;
-        }
         out.extend_from_slice(field.name);
         out.extend_from_slice(b": ");
         out.extend_from_slice(field.value);
@@ -214,6 +221,15 @@ fn write_head(r: &mut Request, ends: Ends) -> Vec<u8> {
     }
     out.extend_from_slice(b"\r\n");
     out
+}
+
+/// `$sent_http_location` is what the client gets.
+pub(super) fn make_location_absolute(r: &mut Request) {
+    let Some(location) = r.reply.fields.get(HeaderId::Location) else { return };
+    if location.first() == Some(&b'/') {
+        let whole = absolute(r, location);
+        r.reply.fields.set(HeaderId::Location, &whole);
+    }
 }
 
 fn status_line(reply: &Reply, out: &mut Vec<u8>) {
@@ -278,7 +294,7 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// `absolute_redirect`, `server_name_in_redirect`, `port_in_redirect`: a path becomes a URL.
-pub(super) fn absolute(r: &Request, location: &[u8]) -> Vec<u8> {
+fn absolute(r: &Request, location: &[u8]) -> Vec<u8> {
     let core = &r.place.location.core;
     if location.first() != Some(&b'/') || !core.absolute_redirect {
         return location.to_vec();
@@ -319,6 +335,7 @@ struct Sender {
     timeout: Duration,
     deadline: event::Deadline,
     rate: Rate,
+    trailers: Option<super::Fields>,
 }
 
 impl Sender {
@@ -343,13 +360,14 @@ impl Sender {
             timeout: r.place.location.core.send_timeout,
             deadline: event::Deadline::never(),
             rate: Rate::of(r),
+            trailers: None,
         }
     }
 
-    fn poll(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    fn poll(&mut self, r: &Request, wire: &Wire, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         loop {
             if !self.ended {
-                self.gather(cx)?;
+                self.gather(r, cx)?;
             }
             if self.chain.is_empty() && self.ended && !wire.conn().has_unflushed() {
                 return Poll::Ready(Ok(()));
@@ -393,14 +411,14 @@ impl Sender {
     }
 
     /// Pulls what the body gives without waiting, up to a bound.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+    fn gather(&mut self, r: &Request, cx: &mut Context<'_>) -> Result<(), Fault> {
         while self.chain.len() < GATHER_BYTES {
             match self.body.poll_pull(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(Some(chunk))) => self.add(chunk)?,
                 Poll::Ready(Ok(None)) => {
                     self.ended = true;
-                    return self.close_framing();
+                    return self.close_framing(r);
                 }
                 Poll::Ready(Err(fault)) => {
                     self.ended = true;
@@ -430,19 +448,28 @@ impl Sender {
         Ok(())
     }
 
-    fn close_framing(&mut self) -> Result<(), Fault> {
+    fn close_framing(&mut self, r: &Request) -> Result<(), Fault> {
         if self.left.is_some_and(|left| left > 0) {
             return Err(Fault::own("the body is shorter than its head said"));
         }
         if self.chunked {
             let mut end = Vec::new();
-            let none = super::Fields::default();
-            let trailers = self.body.trailers().unwrap_or(&none);
+            let trailers = trailers(r, &self.body);
             push_last_chunk(trailers.iter().map(|f| (f.name, f.value)), &mut end);
             self.chain.push(Chunk::Mem(Slice::from(end)));
+            self.trailers = Some(trailers).filter(|t| !t.is_empty());
         }
         Ok(())
     }
+}
+
+/// The trailer fields of a body that is over.
+pub(super) fn trailers(r: &Request, body: &Body) -> super::Fields {
+    let mut trailers = body.trailers().cloned().unwrap_or_default();
+    if let Some(make) = &r.reply.makes_trailers {
+        make(r, &mut trailers);
+    }
+    trailers
 }
 
 /// `limit_rate`, `limit_rate_after`.
@@ -456,14 +483,10 @@ struct Rate {
 impl Rate {
     fn of(r: &Request) -> Rate {
         let core = &r.place.location.core;
-        let bytes = |t: &Option<super::Template>| {
-            let text = t.as_ref().map(|t| t.text(r)).unwrap_or_default();
-            value::size(&text).unwrap_or(0)
-        };
         let own = r.slots.get::<RateOverride>().map(|o| o.0);
         Rate {
-            per_second: own.unwrap_or_else(|| bytes(&core.limit_rate)),
-            after: bytes(&core.limit_rate_after),
+            per_second: own.unwrap_or_else(|| rate_of(r)),
+            after: bytes(&core.limit_rate_after, r),
             since: event::now(),
             pause: event::Deadline::never(),
         }
@@ -494,6 +517,15 @@ impl Rate {
     }
 }
 
+/// What `limit_rate` says for the request, bytes per second; 0 is no limit.
+pub(super) fn rate_of(r: &Request) -> u64 {
+    bytes(&r.place.location.core.limit_rate, r)
+}
+
+fn bytes(size: &Option<super::Template>, r: &Request) -> u64 {
+    size.as_ref().and_then(|size| value::size(&size.text(r))).unwrap_or(0)
+}
+
 /// `$limit_rate` as `set` or an upstream's `X-Accel-Limit-Rate` gave it.
 #[derive(Default)]
 pub struct RateOverride(pub u64);
@@ -506,7 +538,7 @@ async fn upgrade(r: &mut Request, wire: &Rc<Wire>, tunnel: super::reply::Tunnel)
     r.tally.head_sent = head.len() as u64;
     r.reply.head_sent = true;
     let mut sender = Sender::new(r, head, Body::Empty, Ends::Nothing);
-    if let Err(fault) = std::future::poll_fn(|cx| sender.poll(wire, cx)).await {
+    if let Err(fault) = std::future::poll_fn(|cx| sender.poll(r, wire, cx)).await {
         return broke_off(r, wire, &fault);
     }
     let moved = tunnel(wire.conn().clone(), wire.take_ahead()).await;

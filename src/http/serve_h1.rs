@@ -16,7 +16,7 @@ use crate::proto::h1::{Piece, Version};
 use crate::proto::header::HeaderId;
 use crate::proto::uri;
 use crate::{event, io, log, sys};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -307,6 +307,8 @@ fn head_of(parsed: &RequestHead, block: Vec<u8>) -> Head {
         request_line: parsed.line.whole,
         target: parsed.line.target,
         host,
+        port: parsed.authority.map_or(0, |authority| authority.port),
+        id: OnceCell::new(),
         content_length: None,
         chunked: parsed.framing == Framing::Chunked,
         wire_len: block.len() as u64,

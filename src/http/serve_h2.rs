@@ -205,6 +205,7 @@ fn head_of(parts: &http::request::Parts, ended: bool) -> (Head, Vec<u8>, Option<
             Some(name) => {
                 let text = String::from_utf8_lossy(&written[..name.len]).to_ascii_lowercase();
                 head.host = text.into();
+                head.port = name.port;
             }
             None => fault = Some((400, "client sent invalid host header")),
         }
@@ -345,6 +346,7 @@ async fn reply(r: &mut Request, mut respond: SendResponse<Slice>, limits: Limits
         body = Body::Empty;
     }
     let ends = matches!(body, Body::Empty);
+    send::make_location_absolute(r);
     let Some(head) = response(r, &body) else {
         log::error!(&*r, "invalid header in response");
         return respond.send_reset(Reason::INTERNAL_ERROR);
@@ -363,9 +365,12 @@ async fn reply(r: &mut Request, mut respond: SendResponse<Slice>, limits: Limits
     }
     let deadline = event::Deadline::never();
     let timeout = r.place.location.core.send_timeout;
-    let mut sender = Sender { stream: &mut stream, body, deadline, timeout, limits, sent: 0 };
-    let result = sender.run().await;
+    let trailers = Fields::default();
+    let mut sender =
+        Sender { stream: &mut stream, body, deadline, timeout, limits, sent: 0, trailers };
+    let result = sender.run(r).await;
     r.tally.sent += sender.sent;
+    r.reply.trailers = Some(sender.trailers).filter(|t| !t.is_empty());
     match result {
         Ok(()) => r.tally.completed = true,
         Err(fault) => {
@@ -423,11 +428,7 @@ fn response(r: &Request, body: &Body) -> Option<http::Response<()>> {
             continue;
         }
         let name = http::HeaderName::from_bytes(field.name).ok()?;
-        let text = match field.id {
-            HeaderId::Location => value(&send::absolute(r, field.value)),
-            _ => value(field.value),
-        };
-        map.append(name, text?);
+        map.append(name, value(field.value)?);
     }
     Some(response)
 }
@@ -439,10 +440,11 @@ struct Sender<'a> {
     timeout: Duration,
     limits: Limits,
     sent: u64,
+    trailers: Fields,
 }
 
 impl Sender<'_> {
-    async fn run(&mut self) -> Result<(), Fault> {
+    async fn run(&mut self, r: &Request) -> Result<(), Fault> {
         while let Some(mut chunk) = self.body.pull().await? {
             while !chunk.is_empty() {
                 let want = chunk.len().min(self.limits.chunk_bytes as u64) as usize;
@@ -455,20 +457,19 @@ impl Sender<'_> {
                 self.stream.send_data(bytes, false).map_err(gone)?;
             }
         }
-        match self.body.trailers() {
-            None => self.stream.send_data(Slice::EMPTY, true).map_err(gone),
-            Some(fields) => {
-                let mut map = http::HeaderMap::new();
-                for field in fields.iter() {
-                    let name = http::HeaderName::from_bytes(field.name);
-                    let value = http::HeaderValue::from_bytes(field.value);
-                    if let (Ok(name), Ok(value)) = (name, value) {
-                        map.append(name, value);
-                    }
-                }
-                self.stream.send_trailers(map).map_err(gone)
+        self.trailers = send::trailers(r, &self.body);
+        if self.trailers.is_empty() {
+            return self.stream.send_data(Slice::EMPTY, true).map_err(gone);
+        }
+        let mut map = http::HeaderMap::new();
+        for field in self.trailers.iter() {
+            let name = http::HeaderName::from_bytes(field.name);
+            let value = http::HeaderValue::from_bytes(field.value);
+            if let (Ok(name), Ok(value)) = (name, value) {
+                map.append(name, value);
             }
         }
+        self.stream.send_trailers(map).map_err(gone)
     }
 
     /// Waits until the client lets us send something; meanwhile the source may read ahead.

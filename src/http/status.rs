@@ -13,6 +13,8 @@ pub const TO_HTTPS: u16 = 497;
 /// The client went away (nginx's own code; only in the log).
 pub const CLIENT_CLOSED: u16 = 499;
 
+/// `$nginx_version`: the nginx that this server behaves like.
+pub const VERSION: &str = "1.31.5";
 /// What `Server` says, and the foot of the pages.
 pub const SERVER: &str = concat!("nginx/", "1.31.5");
 /// The same with `server_tokens off`.

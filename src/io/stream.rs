@@ -263,6 +263,11 @@ impl Stream {
         socket::reset_on_close(self.fd.as_fd())
     }
 
+    /// The kernel's view of a TCP connection.
+    pub fn tcp_info(&self) -> io::Result<socket::TcpInfo> {
+        socket::tcp_info(self.fd.as_fd())
+    }
+
     pub fn local_address(&self) -> io::Result<Address> {
         socket::local_address(self.fd.as_fd())
     }
