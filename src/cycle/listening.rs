@@ -331,3 +331,136 @@ fn bind_group(
 
 const BIND_TRIES: u32 = 5;
 const BIND_PAUSE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    /// An address that was free a moment ago.
+    fn spec() -> Rc<ListenSpec> {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Rc::new(ListenSpec::new(Address::Inet(free)))
+    }
+
+    fn at(spec: &ListenSpec) -> SocketAddr {
+        spec.address.inet().unwrap()
+    }
+
+    fn open(spec: &Rc<ListenSpec>, workers: usize, old: &Listening) -> Listening {
+        let wanted = std::slice::from_ref(spec);
+        let mut new = Listening::open(wanted, workers, old, Opening::Exclusive).unwrap();
+        new.enter(old);
+        new
+    }
+
+    fn waiting(seats: &[Seated]) -> u32 {
+        seats.iter().map(|seat| listener::waiting(seat.socket.as_fd()).unwrap()).sum()
+    }
+
+    #[test]
+    fn every_worker_has_a_socket_of_its_own() {
+        let spec = spec();
+        let listening = open(&spec, 3, &Listening::default());
+        let seats: Vec<_> = (0..3).map(|seat| listening.of_worker(seat)).collect();
+        assert!(seats.iter().all(|of| of.len() == 1 && !of[0].shared && of[0].until.is_none()));
+        let held: Vec<_> = (0..60).map(|_| TcpStream::connect(at(&spec)).unwrap()).collect();
+        let queues: Vec<u32> = seats.iter().map(|of| waiting(of)).collect();
+        assert!(queues.iter().all(|queue| *queue > 0) && queues.iter().sum::<u32>() == 60);
+        drop(held);
+    }
+
+    #[test]
+    fn an_address_of_somebody_else_is_not_taken() {
+        let spec = spec();
+        let theirs = open(&spec, 2, &Listening::default());
+        let wanted = [spec.clone()];
+        let refused = Listening::open(&wanted, 2, &Listening::default(), Opening::Exclusive);
+        assert_eq!(refused.unwrap_err(), "still could not bind()");
+        Listening::open(&wanted, 2, &Listening::default(), Opening::Test).unwrap();
+        // But beside orphans of our own it is.
+        Listening::open(&wanted, 2, &Listening::default(), Opening::BesideOrphans).unwrap();
+        drop(theirs);
+    }
+
+    #[test]
+    fn fewer_workers_adopt_the_sockets_that_retire() {
+        let spec = spec();
+        let old = open(&spec, 4, &Listening::default());
+        let waits: Vec<_> = (0..40).map(|_| TcpStream::connect(at(&spec)).unwrap()).collect();
+        let mut new = open(&spec, 1, &old);
+        drop(old);
+        let seat = new.of_worker(0);
+        assert_eq!((seat.len(), waiting(&seat)), (4, 40));
+        assert!(seat[0].until.is_none() && seat[1..].iter().all(|of| of.until.is_some()));
+        let later: Vec<_> = (0..20).map(|_| TcpStream::connect(at(&spec)).unwrap()).collect();
+        assert_eq!(waiting(&seat[1..]), 40 - (waiting(&seat[..1]) - 20));
+        let now = Instant::now();
+        assert!(new.close_retired(now).is_some());
+        assert_eq!(new.close_retired(now + RETIRING + RETIRED), None);
+        assert_eq!(new.of_worker(0).len(), 1);
+        drop((waits, later));
+    }
+
+    #[test]
+    fn a_retiring_socket_can_come_back() {
+        let spec = spec();
+        let four = open(&spec, 4, &Listening::default());
+        let before: Vec<i32> = four.descriptors().map(|fd| fd.as_raw_fd()).collect();
+        let one = open(&spec, 1, &four);
+        drop(four);
+        let mut again = open(&spec, 4, &one);
+        drop(one);
+        assert_eq!(again.descriptors().map(|fd| fd.as_raw_fd()).collect::<Vec<_>>(), before);
+        assert_eq!(again.close_retired(Instant::now() + RETIRING + RETIRED), None);
+        let held: Vec<_> = (0..60).map(|_| TcpStream::connect(at(&spec)).unwrap()).collect();
+        assert!((0..4).all(|seat| waiting(&again.of_worker(seat)) > 0));
+        drop(held);
+    }
+
+    #[test]
+    fn an_empty_place_gets_no_connections() {
+        let spec = spec();
+        let mut listening = open(&spec, 3, &Listening::default());
+        listening.steer(|seat| seat != 1);
+        let held: Vec<_> = (0..40).map(|_| TcpStream::connect(at(&spec)).unwrap()).collect();
+        assert_eq!(waiting(&listening.of_worker(1)), 0);
+        listening.steer(|_| true);
+        let more: Vec<_> = (0..40).map(|_| TcpStream::connect(at(&spec)).unwrap()).collect();
+        assert!(waiting(&listening.of_worker(1)) > 0);
+        drop((held, more));
+    }
+
+    #[test]
+    fn a_successor_finds_the_sockets_in_order() {
+        let spec = spec();
+        let ours = open(&spec, 2, &Listening::default());
+        // As if exec had carried them over: descriptors that nobody owns.
+        let numbers: Vec<i32> = ours
+            .descriptors()
+            .map(|fd| std::os::fd::IntoRawFd::into_raw_fd(fd.try_clone_to_owned().unwrap()))
+            .collect();
+        let list: String = numbers.iter().map(|number| format!("{number};")).collect();
+        let inherited = Listening::inherit(&list);
+        assert_eq!(inherited.list(), list);
+        let theirs = open(&spec, 3, &inherited);
+        drop((ours, inherited));
+        let held: Vec<_> = (0..60).map(|_| TcpStream::connect(at(&spec)).unwrap()).collect();
+        assert!((0..3).all(|seat| waiting(&theirs.of_worker(seat)) > 0));
+        drop(held);
+        assert_eq!(Listening::inherit("x;").list(), "");
+    }
+
+    #[test]
+    fn a_unix_socket_is_shared_and_its_file_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let unix = Rc::new(ListenSpec::new(Address::Unix(path.clone())));
+        let listening = open(&unix, 4, &Listening::default());
+        assert!(listening.of_worker(2)[0].shared);
+        let kept = open(&unix, 2, &listening);
+        assert!(path.exists());
+        Listening::default().enter(&kept);
+        assert!(!path.exists());
+    }
+}
