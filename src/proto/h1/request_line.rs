@@ -121,13 +121,22 @@ pub(crate) fn read(bytes: &[u8], start: usize, line: &mut RequestLine) -> Result
     *line = RequestLine::default();
     line.whole.start = start as u32;
     let mut reader = Reader { bytes, at: start, line };
-    reader.method()?;
-    reader.target()?;
-    let next = reader.protocol()?;
-    if line.version == Version::Http09 && line.method != Method::Get {
-        return Err(Stop::Bad { error: HeadError::InvalidMethod09, at: next - 1 });
+    let read = reader.method().and_then(|()| reader.target()).and_then(|()| reader.protocol());
+    match read {
+        Ok(next) if line.version != Version::Http09 || line.method == Method::Get => Ok(next),
+        Ok(next) => Err(Stop::Bad { error: HeadError::InvalidMethod09, at: next - 1 }),
+        Err(stop) => {
+            line.whole.end = end_of_line(bytes, start) as u32;
+            Err(stop)
+        }
     }
-    Ok(next)
+}
+
+/// Where a line that cannot be read ends, for the log.
+#[cold]
+fn end_of_line(bytes: &[u8], start: usize) -> usize {
+    let rest = &bytes[start.min(bytes.len())..];
+    start + rest.iter().position(|b| matches!(b, b'\r' | b'\n')).unwrap_or(rest.len())
 }
 
 struct Reader<'a> {
@@ -449,3 +458,22 @@ static PATH: [u8; 256] = {
     }
     class
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_refused_can_be_shown() {
+        for (text, start, shown) in [
+            (&b"\r\nHost: a\r\n"[..], 2, &b"Host: a"[..]),
+            (b"garbage", 0, b"garbage"),
+            (b"\r\n", 2, b""),
+            (b"GET / x\nmore", 0, b"GET / x"),
+        ] {
+            let mut line = RequestLine::default();
+            assert!(read(text, start, &mut line).is_err());
+            assert_eq!(line.whole.of(text), shown);
+        }
+    }
+}
