@@ -8,3 +8,4 @@
 
 #[macro_use]
 mod harness;
+mod command_line;
