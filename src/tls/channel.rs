@@ -61,7 +61,7 @@ impl Channel {
             if self.plain_taken < self.plain.len() {
                 return Poll::Ready(Ok(self.take_plain(room)));
             }
-            if self.ended {
+            if self.ended || self.engine.peer_has_closed() {
                 return Poll::Ready(Ok(0));
             }
             let got = match self.engine.is_full() {

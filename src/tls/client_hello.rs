@@ -198,7 +198,10 @@ impl<'a> ClientHello<'a> {
             point_formats: &[],
             signature_algorithms: Codes(&[]),
         };
-        if !body.0.is_empty() || hello.session_id.len() > 32 || hello.ciphers.0.len() % 2 != 0 {
+        if !body.0.is_empty()
+            || hello.session_id.len() > 32
+            || !hello.ciphers.0.len().is_multiple_of(2)
+        {
             return Err(NotHello::Malformed);
         }
         let mut rest = Cut(hello.extensions);
@@ -219,7 +222,7 @@ impl<'a> ClientHello<'a> {
             extension::ALPN => self.alpn = Protocols::checked(data.vec16()?)?,
             extension::SUPPORTED_VERSIONS => {
                 let list = data.vec8()?;
-                if list.len() % 2 != 0 {
+                if !list.len().is_multiple_of(2) {
                     return Err(NotHello::Malformed);
                 }
                 self.versions = Codes(list);
@@ -338,7 +341,7 @@ impl<'a> Cut<'a> {
 
     fn codes16(&mut self) -> Result<Codes<'a>, NotHello> {
         let list = self.vec16()?;
-        if list.len() % 2 == 0 { Ok(Codes(list)) } else { Err(NotHello::Malformed) }
+        if list.len().is_multiple_of(2) { Ok(Codes(list)) } else { Err(NotHello::Malformed) }
     }
 }
 
@@ -507,11 +510,11 @@ pub(crate) mod tests {
             bytes[at] = to;
             let input: Vec<u8> = bytes.chunks(cut).flat_map(record).collect();
             let mut reader = HelloReader::default();
-            if let Ok(true) = reader.advance(&input) {
-                if let Ok(hello) = reader.hello(&input) {
-                    hello.extensions().count();
-                    hello.alpn.iter().count();
-                }
+            if let Ok(true) = reader.advance(&input)
+                && let Ok(hello) = reader.hello(&input)
+            {
+                hello.extensions().count();
+                hello.alpn.iter().count();
             }
         }
     }

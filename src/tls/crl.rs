@@ -98,8 +98,7 @@ impl Crl {
         let is_ca = cert.extensions.basic_constraints.is_some_and(|basic| basic.is_ca);
         self.issuer == cert.issuer
             && !self.scope.foreign
-            && !(self.scope.only_users && is_ca)
-            && !(self.scope.only_cas && !is_ca)
+            && if is_ca { !self.scope.only_users } else { !self.scope.only_cas }
             && self
                 .scope
                 .point

@@ -1,7 +1,7 @@
 //! Distinguished names, printed as OpenSSL prints them, and compared as it compares them.
 //!
-//! - [`oneline`]: `/C=US/O=Acme/CN=name` (`X509_NAME_oneline`; `$ssl_client_s_dn_legacy`)
-//! - [`rfc2253`]: `CN=name,O=Acme,C=US` (`XN_FLAG_RFC2253`; `$ssl_client_s_dn`)
+//! - [`oneline`] gives `/C=US/O=Acme/CN=name` (`X509_NAME_oneline`; `$ssl_client_s_dn_legacy`)
+//! - [`rfc2253`] gives `CN=name,O=Acme,C=US` (`XN_FLAG_RFC2253`; `$ssl_client_s_dn`)
 
 use std::fmt::Write;
 

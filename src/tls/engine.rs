@@ -86,6 +86,7 @@ impl Engine {
         self.is_full
     }
 
+    /// Whether a close_notify was seen, while reading or while writing.
     pub fn peer_has_closed(&self) -> bool {
         self.peer_closed
     }

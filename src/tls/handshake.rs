@@ -36,7 +36,7 @@ pub(super) struct Accepted {
 
 /// What a client began with.
 pub(super) enum First {
-    Tls(Accepted),
+    Tls(Box<Accepted>),
     /// No TLS at all; the bytes it sent.
     Plain(Vec<u8>),
 }
@@ -53,7 +53,7 @@ pub(super) async fn accept(
     if input.first().is_some_and(|first| Opening::of(*first) == Opening::Plain) {
         return Ok(First::Plain(input));
     }
-    accept_tls(wire, input, chooser).await.map(First::Tls)
+    accept_tls(wire, input, chooser).await.map(|accepted| First::Tls(Box::new(accepted)))
 }
 
 async fn accept_tls(

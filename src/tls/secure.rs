@@ -38,7 +38,8 @@ pub async fn accept(
 ) -> Result<Accepted, HandshakeFault> {
     match handshake::accept(&stream, read, chooser).await? {
         First::Plain(read) => Ok(Accepted::Plain { stream, read }),
-        First::Tls(handshake::Accepted { channel, info, server }) => {
+        First::Tls(accepted) => {
+            let handshake::Accepted { channel, info, server } = *accepted;
             let info = Rc::new(info);
             let session = TlsSession { channel, info: info.clone() };
             Ok(Accepted::Secure { conn: Conn::secure(stream, Box::new(session)), info, server })

@@ -334,7 +334,7 @@ impl Clients {
 fn hints(certs: &[Cert]) -> Vec<DistinguishedName> {
     let mut seen: Vec<&[u8]> = Vec::new();
     for cert in certs {
-        if !seen.iter().any(|known| *known == &*cert.subject) {
+        if !seen.contains(&&*cert.subject) {
             seen.push(&cert.subject);
         }
     }
