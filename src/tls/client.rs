@@ -21,7 +21,8 @@ use super::host_name;
 use super::path::{Purpose, Trust};
 use super::refusal::Refusal;
 use super::server::Warnings;
-use super::verifier::{AnyServer, now_secs};
+use super::unix_time;
+use super::verifier::AnyServer;
 use super::x509::Cert;
 
 /// What the directives say. Paths are full.
@@ -164,7 +165,7 @@ impl Client {
         name: &str,
     ) -> Result<(), HandshakeFault> {
         let Some(trust) = &self.trust else { return Ok(()) };
-        trust.judge(chain, now_secs()).map_err(|fault| {
+        trust.judge(chain, unix_time()).map_err(|fault| {
             HandshakeFault::Certificate(format!(
                 "upstream SSL certificate verify error: ({}:{})",
                 fault.number(),

@@ -365,7 +365,7 @@ mod tests {
     use super::super::certificate::tests::{made, pair};
     use super::super::fingerprint::hex;
     use super::super::server::{Server, ServerSpec, SessionCache, VerifyClient};
-    use super::super::session::{Memory, Shelf};
+    use super::super::shelf::{Memory, Shelf};
     use super::super::verifier::AnyServer;
     use super::*;
     use rustls::version;

@@ -212,7 +212,7 @@ mod tests {
     use super::super::client::ClientSpec;
     use super::super::client_hello::ClientHello;
     use super::super::server::{ServerSpec, SessionCache, VerifyClient};
-    use super::super::session::{Memory, Shelf};
+    use super::super::shelf::{Memory, Shelf};
     use super::super::wire::tests::{End, ends, run};
     use super::*;
     use crate::tls::ciphers::Protocol;

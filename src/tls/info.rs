@@ -237,9 +237,9 @@ impl CertDetails {
     }
 
     /// Whole days until the certificate expires; `now` in seconds since 1970.
-    pub fn days_left(&self, now: i64) -> i64 {
+    pub fn days_left(&self, now: u64) -> i64 {
         const DAY: i64 = 86_400;
-        let left = self.0.not_after.saturating_sub(now);
+        let left = self.0.not_after.saturating_sub_unsigned(now);
         if left < DAY { 0 } else { left / DAY }
     }
 }

@@ -11,7 +11,7 @@
 //!   are a `refusal`.
 //! - Whom to believe: `verifier` takes every certificate, `path` judges it (`x509`, `crl`, `dn`),
 //!   `host_name` compares names.
-//! - Resumption: `session`, over a `Shelf` that all workers share.
+//! - Resumption: `session`, over a `shelf` that all workers share.
 //! - Bytes: `secure` on sockets; `handshake` and `channel` over any `wire`; `engine` over none.
 //! - What went wrong: `fault`.
 //!
@@ -40,6 +40,7 @@ pub mod path;
 pub mod host_name;
 mod verifier;
 
+pub mod shelf;
 pub mod session;
 pub mod server;
 pub mod client;
@@ -59,3 +60,9 @@ pub use info::TlsInfo;
 pub use refusal::Refusal;
 pub use secure::{Accepted, TlsSession, accept, connect};
 pub use server::{Alert, Choice, ChooseServer, Chosen, Server, ServerSpec, VerifyClient};
+
+/// Seconds since 1970, by the system's clock.
+fn unix_time() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}

@@ -150,7 +150,8 @@ impl Trust {
     }
 
     /// Judges a chain as the peer sent it, its own certificate first. `now` in seconds since 1970.
-    pub fn judge(&self, chain: &[impl AsRef<[u8]>], now: i64) -> Result<(), PathFault> {
+    pub fn judge(&self, chain: &[impl AsRef<[u8]>], now: u64) -> Result<(), PathFault> {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
         let mut hash = Sha256::new();
         for cert in chain {
             hash.update(u64::try_from(cert.as_ref().len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -545,7 +546,7 @@ mod tests {
     }
 
     /// 2026-01-01.
-    const NOW: i64 = 1_767_225_600;
+    const NOW: u64 = 1_767_225_600;
 
     /// The verdict on `chain`, by OpenSSL's number, 0 for none.
     fn judge(trusted: &[&Made], depth: usize, crls: Vec<Crl>, chain: &[&Made]) -> u16 {

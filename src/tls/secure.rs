@@ -130,7 +130,7 @@ mod tests {
     use super::super::ciphers::Protocol;
     use super::super::client::ClientSpec;
     use super::super::server::{ServerSpec, SessionCache, VerifyClient};
-    use super::super::session::{Memory, Shelf};
+    use super::super::shelf::{Memory, Shelf};
     use super::*;
     use crate::event::Reactor;
     use std::io::{Read, Write};

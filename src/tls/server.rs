@@ -18,7 +18,8 @@ use super::ciphers::{Offer, Protocol, Wish};
 use super::client_hello::ClientHello;
 use super::path::{Purpose, Trust};
 use super::refusal::Refusal;
-use super::session::{Context, Keys, Sessions, Shelf, Tickets};
+use super::session::{Context, Keys, Sessions, Tickets};
+use super::shelf::Shelf;
 use super::verifier::ClientAuth;
 use super::x509::Cert;
 
@@ -88,7 +89,7 @@ impl ServerSpec {
 #[derive(Clone, Debug)]
 pub enum SessionCache {
     None,
-    /// `shared:NAME:SIZE`, or `builtin` over [`super::session::Memory`].
+    /// `shared:NAME:SIZE`, or `builtin` over [`super::shelf::Memory`].
     On(Arc<dyn Shelf>),
 }
 

@@ -14,17 +14,18 @@
 //! client CAs, another server's settings.
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::server::{ProducesTickets, StoresServerSessions};
 use sha2::{Digest, Sha256};
 
 use super::refusal::Refusal;
+use super::shelf::Shelf;
+use super::unix_time;
 
 /// What a resumed session brings along besides rustls's secrets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub fn note_verdict(verdict: u16) {
 /// Completes what a connection without resumption carries, once its handshake is over.
 pub(super) fn note_origin(carried: &mut Carried) {
     if carried.authenticated_secs == 0 {
-        carried.authenticated_secs = now_secs();
+        carried.authenticated_secs = unix_time();
     }
 }
 
@@ -90,7 +91,7 @@ pub(super) fn note_origin(carried: &mut Carried) {
 fn give(id: Option<&[u8]>) -> Carried {
     let mut carried = CURRENT.get();
     if carried.authenticated_secs == 0 {
-        carried.authenticated_secs = now_secs();
+        carried.authenticated_secs = unix_time();
     }
     if carried.id == [0; 32] {
         match id.and_then(|id| id.try_into().ok()) {
@@ -105,16 +106,12 @@ fn give(id: Option<&[u8]>) -> Carried {
 /// Takes over what a session brings, unless it has grown too old.
 fn take_over(sealed: &[u8], timeout: Duration) -> Option<Vec<u8>> {
     let (carried, value) = Carried::open(sealed)?;
-    let age = now_secs().checked_sub(carried.authenticated_secs)?;
+    let age = unix_time().checked_sub(carried.authenticated_secs)?;
     if age >= timeout.as_secs() {
         return None;
     }
     CURRENT.set(carried);
     Some(value.to_vec())
-}
-
-fn now_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 fn fill_random(bytes: &mut [u8]) {
@@ -133,80 +130,6 @@ impl Context {
             hash.update(part);
         }
         Self(hash.finalize().into())
-    }
-}
-
-/// Where bytes can be left for other workers: a shared dict, or one worker's memory. A `ttl` of
-/// zero means for ever.
-pub trait Shelf: fmt::Debug + Send + Sync {
-    /// Leaves a value, replacing another. Whether it was kept.
-    fn set(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool;
-    /// Leaves a value unless there is one. Whether it was kept.
-    fn add(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool;
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>>;
-    /// Takes the value away; no second caller gets it.
-    fn take(&self, key: &[u8]) -> Option<Vec<u8>>;
-}
-
-/// A shelf of one process (`ssl_session_cache builtin`), bounded, oldest out first.
-#[derive(Debug)]
-pub struct Memory {
-    most: usize,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Debug, Default)]
-struct Kept {
-    values: HashMap<Vec<u8>, (Vec<u8>, u64)>,
-    /// Keys in order of arrival, taken ones included.
-    order: VecDeque<Vec<u8>>,
-}
-
-/// OpenSSL's size of a builtin cache.
-pub const BUILTIN_SESSIONS: usize = 20_480;
-
-impl Memory {
-    pub fn new(most: usize) -> Self {
-        Self { most, kept: Mutex::default() }
-    }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shelf for Memory {
-    fn set(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
-        let mut kept = self.kept();
-        while kept.order.len() >= self.most {
-            let Some(oldest) = kept.order.pop_front() else { return false };
-            kept.values.remove(&oldest);
-        }
-        let until =
-            if ttl.is_zero() { u64::MAX } else { now_secs().saturating_add(ttl.as_secs().max(1)) };
-        if kept.values.insert(key.to_vec(), (value.to_vec(), until)).is_none() {
-            kept.order.push_back(key.to_vec());
-        }
-        true
-    }
-
-    fn add(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
-        self.get(key).is_none() && self.set(key, value, ttl)
-    }
-
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let now = now_secs();
-        self.kept()
-            .values
-            .get(key)
-            .filter(|(_, until)| now < *until)
-            .map(|(value, _)| value.clone())
-    }
-
-    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let value = self.get(key);
-        self.kept().values.remove(key);
-        value
     }
 }
 
@@ -235,7 +158,7 @@ impl Sessions {
 impl StoresServerSessions for Sessions {
     fn put(&self, id: Vec<u8>, value: Vec<u8>) -> bool {
         let carried = give(Some(&id));
-        let age = now_secs().saturating_sub(carried.authenticated_secs);
+        let age = unix_time().saturating_sub(carried.authenticated_secs);
         let Some(left) = self.timeout.checked_sub(Duration::from_secs(age)) else { return false };
         !left.is_zero() && self.shelf.set(&self.key(&id), &carried.seal(&value), left)
     }
@@ -418,7 +341,7 @@ impl Rotating {
     /// The keys of now.
     fn refreshed(&self) -> std::sync::MutexGuard<'_, Held> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = now_secs();
+        let now = unix_time();
         let started = *held.started_secs.get_or_insert_with(|| self.anchor(now));
         let epoch = now.saturating_sub(started) / self.period.as_secs().max(1);
         if held.epoch != Some(epoch) {
@@ -463,6 +386,7 @@ impl Rotating {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shelf::Memory;
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -510,7 +434,7 @@ mod tests {
     #[test]
     fn resuming_does_not_prolong() {
         let tickets = tickets(&shelf(), "a");
-        let old = Carried { authenticated_secs: now_secs() - 3599, id: [1; 32], verdict: 0 };
+        let old = Carried { authenticated_secs: unix_time() - 3599, id: [1; 32], verdict: 0 };
         let ticket = carrying(&mut old.clone(), || tickets.encrypt(b"x").unwrap());
         let mut resumed = Carried::default();
         let again = carrying(&mut resumed, || {
@@ -518,7 +442,7 @@ mod tests {
             tickets.encrypt(b"x").unwrap()
         });
         assert_eq!(resumed.authenticated_secs, old.authenticated_secs);
-        let older = Carried { authenticated_secs: now_secs() - 3600, ..old };
+        let older = Carried { authenticated_secs: unix_time() - 3600, ..old };
         let dead = carrying(&mut older.clone(), || tickets.encrypt(b"x").unwrap());
         assert_eq!(tickets.decrypt(&dead), None);
         assert!(tickets.decrypt(&again).is_some());
@@ -529,7 +453,7 @@ mod tests {
         let shared = shelf();
         let keys = |started_ago: u64| {
             let Keys::Rotating(keys) = Keys::rotating(shared.clone(), HOUR) else { unreachable!() };
-            keys.held.lock().unwrap().started_secs = Some(now_secs() - started_ago);
+            keys.held.lock().unwrap().started_secs = Some(unix_time() - started_ago);
             keys
         };
         let name = |keys: &Rotating| keys.newest().unwrap().name;
@@ -577,16 +501,5 @@ mod tests {
         assert_eq!(a.get(&[7; 32]).as_deref(), Some(&b"value"[..]));
         assert_eq!(a.take(&[7; 32]).as_deref(), Some(&b"value"[..]));
         assert_eq!(a.take(&[7; 32]), None, "taken once");
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let memory = Memory::new(2);
-        for key in [b"1", b"2", b"3"] {
-            assert!(memory.set(key, key, HOUR));
-        }
-        assert_eq!(memory.get(b"1"), None);
-        assert!(memory.get(b"2").is_some() && memory.get(b"3").is_some());
-        assert!(!memory.add(b"3", b"x", HOUR) && memory.add(b"4", b"x", HOUR));
     }
 }

@@ -5,7 +5,6 @@
 //! it. So X.509 v1 and the like never meet webpki.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -14,13 +13,8 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 
 use super::path::{PathFault, Trust};
 use super::session;
+use super::unix_time;
 use super::x509::{self, PublicKey};
-
-/// Seconds since 1970, for path validation.
-pub(super) fn now_secs() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    i64::try_from(now).unwrap_or(i64::MAX)
-}
 
 /// Asks clients for a certificate, takes any or none, and notes the verdict with the session.
 #[derive(Debug)]
@@ -47,7 +41,7 @@ impl ClientCertVerifier for ClientAuth {
     ) -> Result<ClientCertVerified, Error> {
         let chain: Vec<&[u8]> =
             std::iter::once(end_entity).chain(intermediates).map(AsRef::as_ref).collect();
-        let verdict = self.trust.judge(&chain, now_secs());
+        let verdict = self.trust.judge(&chain, unix_time());
         session::note_verdict(verdict.err().map_or(0, PathFault::number));
         Ok(ClientCertVerified::assertion())
     }

@@ -1,0 +1,100 @@
+//! Where sessions and ticket keys are left: one worker's memory, or a dict that all workers share.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::unix_time;
+
+/// Where bytes can be left for other workers: a shared dict, or one worker's memory. A `ttl` of
+/// zero means for ever.
+pub trait Shelf: fmt::Debug + Send + Sync {
+    /// Leaves a value, replacing another. Whether it was kept.
+    fn set(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool;
+    /// Leaves a value unless there is one. Whether it was kept.
+    fn add(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool;
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>>;
+    /// Takes the value away; no second caller gets it.
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// A shelf of one process (`ssl_session_cache builtin`), bounded, oldest out first.
+#[derive(Debug)]
+pub struct Memory {
+    most: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    values: HashMap<Vec<u8>, (Vec<u8>, u64)>,
+    /// Keys in order of arrival, taken ones included.
+    order: VecDeque<Vec<u8>>,
+}
+
+/// OpenSSL's size of a builtin cache.
+pub const BUILTIN_SESSIONS: usize = 20_480;
+
+impl Memory {
+    pub fn new(most: usize) -> Self {
+        Self { most, kept: Mutex::default() }
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelf for Memory {
+    fn set(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
+        let mut kept = self.kept();
+        while kept.order.len() >= self.most {
+            let Some(oldest) = kept.order.pop_front() else { return false };
+            kept.values.remove(&oldest);
+        }
+        let until =
+            if ttl.is_zero() { u64::MAX } else { unix_time().saturating_add(ttl.as_secs().max(1)) };
+        if kept.values.insert(key.to_vec(), (value.to_vec(), until)).is_none() {
+            kept.order.push_back(key.to_vec());
+        }
+        true
+    }
+
+    fn add(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
+        self.get(key).is_none() && self.set(key, value, ttl)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let now = unix_time();
+        self.kept()
+            .values
+            .get(key)
+            .filter(|(_, until)| now < *until)
+            .map(|(value, _)| value.clone())
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let value = self.get(key);
+        self.kept().values.remove(key);
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn memory_is_bounded() {
+        let memory = Memory::new(2);
+        for key in [b"1", b"2", b"3"] {
+            assert!(memory.set(key, key, HOUR));
+        }
+        assert_eq!(memory.get(b"1"), None);
+        assert!(memory.get(b"2").is_some() && memory.get(b"3").is_some());
+        assert!(!memory.add(b"3", b"x", HOUR) && memory.add(b"4", b"x", HOUR));
+    }
+}
