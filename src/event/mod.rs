@@ -11,6 +11,7 @@
 //! - `listen`: accepting · `slots`: how many connections a worker may hold
 //! - `offload`: jobs that would block the loop, on a few threads
 //! - `service`: what a block of the configuration does in a process · `listen_spec`: where it listens
+//! - `zone`: shared memory that the configuration names
 //!
 //! **Invariant:** a loop's tasks, timers and sources are touched by its own thread only; other
 //! threads reach it through wakers. In steady state no event costs an allocation.
@@ -28,6 +29,7 @@ mod service;
 mod slots;
 mod listen;
 mod offload;
+mod zone;
 
 pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
 pub use listen::{Accepted, Accepting, Acceptor, listen};
@@ -42,3 +44,4 @@ pub use tasks::Task;
 
 pub use listen_spec::{BACKLOG_DEFAULT, KeepAlive, ListenSpec, SocketKind};
 pub use service::{Post, Role, Seated, Service, Wanted};
+pub use zone::{ZONE_MIN_BYTES, Zone, ZoneTable, declare_zone, zone_name_and_size};
