@@ -16,6 +16,7 @@ pub static HTTP: Modules = &[
     &Entry::<split_clients::SplitClients>::NEW,
     // Access.
     &Entry::<access::Access>::NEW,
+    &Entry::<auth_basic::AuthBasic>::NEW,
     // Before the content.
     // Content.
     // Header filters.

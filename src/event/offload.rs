@@ -262,7 +262,7 @@ mod tests {
             }
             sum
         });
-        assert_eq!(sum, (0..100).map(|n| n * n).sum());
+        assert_eq!(sum, (0..100).map(|n| n * n).sum::<u64>());
     }
 
     #[test]

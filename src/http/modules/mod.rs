@@ -3,6 +3,7 @@
 //! **Invariant:** no file here imports another one. Their order stands in `modules.rs`.
 
 pub mod access;
+pub mod auth_basic;
 pub mod geo;
 pub mod map;
 pub mod split_clients;
