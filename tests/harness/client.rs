@@ -22,6 +22,10 @@ enum Wire {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
+pub(super) trait ReadWrite: Read + Write {}
+
+impl<T: Read + Write> ReadWrite for T {}
+
 impl Client {
     #[track_caller]
     pub fn connect(to: SocketAddr) -> Client {
@@ -84,11 +88,26 @@ impl Client {
     }
 
     fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let stream = self.stream();
+        stream.write_all(bytes).and_then(|()| stream.flush())
+    }
+
+    /// The bare stream.
+    pub(super) fn stream(&mut self) -> &mut dyn ReadWrite {
         match &mut self.wire {
-            Wire::Plain(s) => s.write_all(bytes),
-            Wire::Unix(s) => s.write_all(bytes),
-            Wire::Tls(s) => s.write_all(bytes).and_then(|()| s.flush()),
+            Wire::Plain(s) => s,
+            Wire::Unix(s) => s,
+            Wire::Tls(s) => s,
         }
+    }
+
+    pub(super) fn set_nonblocking(&self) {
+        match &self.wire {
+            Wire::Plain(s) => s.set_nonblocking(true),
+            Wire::Unix(s) => s.set_nonblocking(true),
+            Wire::Tls(s) => s.sock.set_nonblocking(true),
+        }
+        .expect("O_NONBLOCK");
     }
 
     /// Sends a request written as in a talk (`GET /a | Host: b`), keeping the connection.
@@ -184,12 +203,7 @@ impl Client {
     /// Reads once; `false` at the end of the connection.
     fn fill(&mut self) -> Result<bool, String> {
         let mut block = [0; 65536];
-        let got = match &mut self.wire {
-            Wire::Plain(s) => s.read(&mut block),
-            Wire::Unix(s) => s.read(&mut block),
-            Wire::Tls(s) => s.read(&mut block),
-        };
-        match got {
+        match self.stream().read(&mut block) {
             Ok(n) => {
                 self.unread.extend_from_slice(&block[..n]);
                 Ok(n > 0)

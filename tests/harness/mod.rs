@@ -2,6 +2,7 @@
 //!
 //! - [`Site`]: one configuration, started in a folder of its own; see [`nginx_test!`].
 //! - [`Client`], [`Response`]: says exactly what a test says, byte for byte, over TCP, unix or TLS.
+//! - [`h2`]: HTTP/2, well-behaved and not.
 //! - [`Backend`]: an upstream server that echoes, or does what it was told, however rude.
 //! - [`Log`]: waits for a line. - [`procs`]: the process tree, by title.
 //!
@@ -9,6 +10,7 @@
 
 mod backend;
 mod client;
+pub mod h2;
 mod logs;
 mod ports;
 pub mod procs;
