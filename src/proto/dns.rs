@@ -595,6 +595,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn nothing_panics(bytes: Vec<u8>, kind in 0u16..40) {
             check(&bytes);

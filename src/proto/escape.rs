@@ -151,6 +151,7 @@ static CLASS: [u8; 256] = {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn escaped(how: Escape) -> String {
         (b'!'..0x7f).filter(|&b| how.escapes(b)).map(char::from).collect()
@@ -200,6 +201,25 @@ mod tests {
             let mut out = Vec::new();
             assert_eq!(unescape(text.as_bytes(), how, &mut out), read, "{text}");
             assert_eq!(String::from_utf8(out).unwrap(), want, "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_escaped_can_be_unescaped(text: Vec<u8>) {
+            for how in [Escape::Uri, Escape::Args, Escape::UriComponent, Escape::Html] {
+                let (mut escaped, mut back) = (Vec::new(), Vec::new());
+                how.push(&text, &mut escaped);
+                prop_assert_eq!(escaped.len(), text.len() + 2 * how.count(&text));
+                unescape(&escaped, Unescape::All, &mut back);
+                prop_assert_eq!(&back, &text);
+            }
+            for how in [Unescape::All, Unescape::Path, Unescape::Redirect] {
+                let mut out = Vec::new();
+                prop_assert!(unescape(&text, how, &mut out) <= text.len());
+            }
         }
     }
 }

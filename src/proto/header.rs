@@ -218,6 +218,7 @@ static SLOTS: [u8; SLOTS_LEN] = {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn every_name_is_found_in_every_case() {
@@ -253,5 +254,22 @@ mod tests {
         assert!(set.contains(HeaderId::Host) && !set.contains(HeaderId::P3p));
         set.insert(HeaderId::P3p);
         assert!(set.contains(HeaderId::P3p));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_quick_search_finds_what_a_slow_one_finds(
+            id in 1..IDS.len(), at: prop::sample::Index, byte: u8, other: Vec<u8>,
+        ) {
+            let mut name = NAMES[id].as_bytes().to_vec();
+            let place = at.index(name.len());
+            name[place] = byte;
+            for name in [&name, &other] {
+                let slow = IDS.iter().find(|i| i.name().as_bytes().eq_ignore_ascii_case(name));
+                prop_assert_eq!(HeaderId::of(name), slow.copied().unwrap_or_default());
+            }
+        }
     }
 }

@@ -540,6 +540,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn nothing_panics(bytes: Vec<u8>, is_v2: bool) {
             let bytes = if is_v2 { v2(0x21, 0x11, &bytes) } else { bytes };

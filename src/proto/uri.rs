@@ -170,6 +170,7 @@ pub fn is_unsafe(target: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn show(path: &str, merge: bool) -> String {
         let mut out = b"~/".to_vec();
@@ -258,6 +259,35 @@ mod tests {
             ("/a%20b", false),
         ] {
             assert_eq!(is_unsafe(path.as_bytes()), want, "{path:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// A normalised path has nothing left to resolve, and escaping it brings it back.
+        #[test]
+        fn normal_is_normal(path in "/([a-z./%+?#]|%[0-9a-f]{2}|\u{e9}){0,30}", merge: bool) {
+            let mut out = Vec::new();
+            if let Ok(n) = normalise(path.as_bytes(), merge, &mut out) {
+                prop_assert!(n.used <= path.len() && n.path == (0..out.len()));
+                prop_assert!(n.extension.start <= out.len() && n.extension.end == out.len());
+                prop_assert_eq!(out[0], b'/');
+                let parts: Vec<&[u8]> = out[1..].split(|&b| b == b'/').collect();
+                prop_assert!(parts.iter().all(|&p| p != b".." && p != b"."));
+                prop_assert!(!merge || parts.iter().rev().skip(1).all(|p| !p.is_empty()));
+                let (mut escaped, mut again) = (Vec::new(), Vec::new());
+                crate::proto::escape::Escape::Uri.push(&out, &mut escaped);
+                prop_assert!(normalise(&escaped, merge, &mut again).is_ok());
+                prop_assert_eq!(again, out);
+            }
+        }
+
+        #[test]
+        fn any_path_is_survived(path: Vec<u8>, merge: bool) {
+            let mut out = Vec::new();
+            let _ = normalise(&path, merge, &mut out);
+            let _ = (survey(&path), is_unsafe(&path));
         }
     }
 }

@@ -121,6 +121,16 @@ fn value(bytes: &[u8], at: usize) -> Result<(Span, usize), Line> {
     Ok((Span::new(start, without_spaces(bytes, start, stop)), stop))
 }
 
+/// The part of a bad line that is shown, given where the bad byte is; and the byte to show. For
+/// a CR without LF that is the CR, or the spaces before it.
+pub(crate) fn shown_part(bytes: &[u8], start: usize, at: usize) -> (Span, u8) {
+    let end = match bytes[start..at] {
+        [.., b'\r'] => without_spaces(bytes, start, at - 1),
+        _ => at,
+    };
+    (Span::new(start, end), bytes[end])
+}
+
 #[inline(always)]
 fn skip_spaces(bytes: &[u8], mut at: usize) -> usize {
     while bytes.get(at) == Some(&b' ') {

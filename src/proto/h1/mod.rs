@@ -19,6 +19,8 @@ mod field;
 mod request;
 mod request_line;
 mod response;
+#[cfg(test)]
+mod properties;
 
 pub use body::{
     Body, BodyError, CHUNK_END, ChunkHead, Framing, LAST_CHUNK, Piece, push_last_chunk,

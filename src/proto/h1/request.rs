@@ -499,7 +499,8 @@ pub enum HeadError {
 impl HeadError {
     #[cold]
     fn invalid_line(buffer: &[u8], start: usize, at: usize) -> HeadError {
-        HeadError::InvalidLine { line: Span::new(start, at), byte: buffer[at] }
+        let (line, byte) = field::shown_part(buffer, start, at);
+        HeadError::InvalidLine { line, byte }
     }
 
     /// The status to answer with; 494 is nginx's, shown as 400.
@@ -699,7 +700,7 @@ mod tests {
             ),
             (
                 "GET / HTTP/1.0\nA: b\rC: d\n\n",
-                "400 client sent invalid header line: \"A: b\r\\x43...\"",
+                "400 client sent invalid header line: \"A: b\\x0d...\"",
             ),
             ("GET / HTTP/1.0\nHost: a b\n\n", "400 client sent invalid host header"),
             ("GET / HTTP/1.1\nHost:\n\n", "400 client sent invalid host header"),

@@ -159,8 +159,8 @@ impl ReplyHead {
                 }
                 Line::Partial => return Ok(()),
                 Line::Bad(at) => {
-                    let line = Span::new(start, at);
-                    return Err(ReplyError::InvalidLine { line, byte: bytes[at] });
+                    let (line, byte) = field::shown_part(bytes, start, at);
+                    return Err(ReplyError::InvalidLine { line, byte });
                 }
             }
         }
