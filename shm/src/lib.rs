@@ -23,6 +23,14 @@ pub mod region;
 pub mod lock;
 pub mod hash;
 pub mod dict;
+pub mod cells;
+pub mod queue;
+pub mod snapshot;
+pub mod inherit;
 
-pub use dict::{Dict, Init, Put, Room, Update, Value};
+pub use cells::{Block, Cells};
+pub use dict::{Dict, Init, Put, Record, Room, Update, Value};
+pub use inherit::{Bequest, ShmKind};
+pub use queue::Queue;
 pub use region::{OpenError, Region};
+pub use snapshot::{Snapshot, SnapshotBuilder};

@@ -18,7 +18,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
@@ -33,6 +33,9 @@ pub const NAME_MAX: usize = 128;
 const LOCKS_MAX: usize = 4096;
 /// `"tollbar\x01"`; the last byte is the version of the header.
 const MAGIC: u64 = u64::from_le_bytes(*b"tollbar\x01");
+
+/// Nobody can truncate a file with these under its readers.
+const SIZE_SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW);
 
 // Words of the header.
 const H_MAGIC: usize = 0;
@@ -97,7 +100,7 @@ impl Region {
         let len = total_len(&plan).ok_or(OpenError::Refused("too large"))?;
         let file = sealable_memfd(&plan.name)?;
         file.set_len(len as u64)?;
-        add_seals(&file, SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)?;
+        add_seals(&file, SIZE_SEALS)?;
         let region = Region::map(file, len, plan, RandomState::new().build_hasher().finish())?;
         for n in 0..region.plan.locks {
             region.mutex(n).expect("within the plan").init()?;
@@ -111,9 +114,7 @@ impl Region {
     pub fn open(fd: OwnedFd, kind: u32) -> Result<Region, OpenError> {
         let file = File::from(fd);
         let len = file.metadata()?.len();
-        if len < PAGE as u64
-            || !seals(&file)?.contains(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)
-        {
+        if len < PAGE as u64 || !seals(&file)?.contains(SIZE_SEALS) {
             return Err(OpenError::Refused("too short, or its size is not sealed"));
         }
         let len = usize::try_from(len).map_err(|_| OpenError::Refused("too large"))?;
@@ -382,7 +383,6 @@ pub fn load_le(bytes: &[u8]) -> u64 {
 }
 
 /// Maps `file` read-only, refusing one whose content or size may still change.
-#[allow(dead_code)]
 pub(crate) fn map_sealed(file: &File) -> Result<Mmap, OpenError> {
     let want = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     if !seals(file)?.contains(want) {
@@ -390,6 +390,23 @@ pub(crate) fn map_sealed(file: &File) -> Result<Mmap, OpenError> {
     }
     // SAFETY: the seals just checked can never be taken off: the bytes are immutable and all there.
     Ok(unsafe { MmapOptions::new().map(file.as_raw_fd())? })
+}
+
+/// Takes over a descriptor that the process was born with. It is close-on-exec afterwards.
+pub(crate) fn adopt(fd: RawFd) -> Result<OwnedFd, OpenError> {
+    if fd <= 2 {
+        return Err(OpenError::Refused("a standard stream"));
+    }
+    // SAFETY: borrowed for one harmless query; a number that is not open only makes it fail.
+    let bits = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
+    if bits < 0 || !SealFlag::from_bits_truncate(bits).contains(SIZE_SEALS) {
+        return Err(OpenError::Refused("not an inherited region"));
+    }
+    // SAFETY: it is an open memfd with a sealed size; the contract of `Bequest::take` is that the
+    // environment named it to us and that this is the only taking.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(fd)
 }
 
 /// An empty memfd, close-on-exec, that can be sealed.

@@ -15,7 +15,11 @@ use super::table::{Owner, bit_of, lowest, page_in, place_of, ref_of};
 pub(super) const ENTRIES_AT: usize = WHOLE * 3 + 3;
 /// Word of a shard: living entries it evicted.
 pub(super) const EVICTED_AT: usize = ENTRIES_AT + 1;
-const _: () = assert!(EVICTED_AT < SHARD_WORDS);
+/// Word of a shard: times it was repaired.
+pub(super) const REPAIRS_AT: usize = EVICTED_AT + 1;
+/// Word of the first shard: the hand over all pages.
+pub(super) const HAND_AT: usize = REPAIRS_AT + 1;
+const _: () = assert!(HAND_AT < SHARD_WORDS);
 
 /// Words of a shard per class.
 #[derive(Clone, Copy)]

@@ -77,7 +77,7 @@ impl Dict {
             Ok(()) => {
                 if parcel.touched {
                     self.look_up(&self.key(&parcel.key)?, |slot, _| {
-                        self.touch(slot);
+                        self.touch(slot.at);
                         Some(())
                     })?;
                 }

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::alloc::{EVICTED_AT, Part, Shortage};
+use super::alloc::{EVICTED_AT, HAND_AT, Part, Shortage};
 use super::entry::{Key, Kind, Ref, Slot};
 use super::layout::*;
 use super::shard::{Shard, Spot};
@@ -201,7 +201,7 @@ impl Dict {
 
     /// Judges the page at the second hand.
     fn reclaim_next(&self, room: Room, cold_only: bool, now_ms: u64) -> Result<Reclaimed, Error> {
-        let hand = &self.shard_words(0)[SHARD_WORDS - 1];
+        let hand = &self.shard_words(0)[HAND_AT];
         let mut page = (hand.fetch_add(1, Relaxed) % self.layout.pages as u64) as usize;
         let nothing = Reclaimed::default();
         let Some(owner) = self.desc(page).owner().filter(|o| o.shard < self.layout.shards) else {

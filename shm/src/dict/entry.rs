@@ -41,10 +41,15 @@ impl Kind {
     }
 
     fn from_byte(byte: u8) -> Option<Kind> {
-        use Kind::*;
-        [String, Number, Bool, List, ElementString, ElementNumber]
-            .into_iter()
-            .find(|k| *k as u8 == byte)
+        match byte {
+            1 => Some(Kind::String),
+            2 => Some(Kind::Number),
+            3 => Some(Kind::Bool),
+            4 => Some(Kind::List),
+            5 => Some(Kind::ElementString),
+            6 => Some(Kind::ElementNumber),
+            _ => None,
+        }
     }
 }
 

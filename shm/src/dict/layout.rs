@@ -158,13 +158,13 @@ mod tests {
 
     #[test]
     fn every_slot_has_a_bit_of_its_own_and_is_found_by_it() {
-        for class in 0..=WHOLE {
+        for (class, size) in CLASSES.into_iter().enumerate().take(MORE) {
             let bits = slot_bits(class);
-            assert_eq!(bits.count_ones() as usize, PAGE / CLASSES[class]);
+            assert_eq!(bits.count_ones() as usize, PAGE / size);
             for bit in (0..64).filter(|b| bits >> b & 1 == 1) {
                 let start = slot_start(class, bit);
-                assert_eq!((start / 64, start % CLASSES[class]), (bit as usize, 0));
-                assert!(start + CLASSES[class] <= PAGE);
+                assert_eq!((start / 64, start % size), (bit as usize, 0));
+                assert!(start + size <= PAGE);
             }
         }
     }

@@ -54,26 +54,19 @@ impl Dict {
     /// How many values a list has; 0 if there is none.
     pub fn llen(&self, key: &[u8], now_ms: u64) -> Result<u64, Error> {
         let key = self.key(key)?;
-        let seen = self.look_up(&key, |slot, shape| {
-            if slot.is_expired(now_ms) {
-                return Some(None);
+        let (mut at, mut count, mut expired) = (Ref(0), None, false);
+        let there = self.look_up(&key, |slot, shape| {
+            (at, count, expired) = (slot.at, None, slot.is_expired(now_ms));
+            if shape.kind == Kind::List {
+                count = Some(self.word_of(slot, shape.value_at() + 2)?.load(Relaxed));
             }
-            match shape.kind {
-                Kind::List => {
-                    let count = self.word_of(slot, shape.value_at() + 2)?.load(Relaxed);
-                    Some(Some((slot, Some(count))))
-                }
-                _ => Some(Some((slot, None))),
-            }
+            Some(())
         })?;
-        match seen.flatten() {
-            None => Ok(0),
-            Some((_, None)) => Err(Error::NotAList),
-            Some((slot, Some(count))) => {
-                self.touch(slot);
-                Ok(count)
-            }
+        if !there || expired {
+            return Ok(0);
         }
+        self.touch(at);
+        count.ok_or(Error::NotAList)
     }
 
     fn push(&self, key: &[u8], value: Value<'_>, end: End, now_ms: u64) -> Result<u64, Error> {
@@ -212,7 +205,7 @@ impl<'d> Shard<'d> {
         }
         let count = ends.count.load(Relaxed).wrapping_add(1);
         ends.count.store(count, Relaxed);
-        self.dict.touch(list.slot);
+        self.dict.touch(list.slot.at);
         count
     }
 
@@ -241,7 +234,7 @@ impl<'d> Shard<'d> {
         }
         ends.count.store(ends.count.load(Relaxed) - 1, Relaxed);
         self.free_slot(slot.at);
-        self.dict.touch(list.slot);
+        self.dict.touch(list.slot.at);
         Some(value)
     }
 

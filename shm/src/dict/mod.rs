@@ -29,6 +29,7 @@ mod carry;
 mod repair;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::lock::Stuck;
 use crate::region::{OpenError, PAGE, Region};
@@ -231,9 +232,17 @@ impl Dict {
 
     /// Entries, expired ones included. Approximate after a writer was killed, until the repair.
     pub fn len(&self) -> u64 {
-        let count = |s| &self.shard_words(s)[alloc::ENTRIES_AT];
-        let load = std::sync::atomic::Ordering::Relaxed;
-        (0..self.layout.shards).map(|s| count(s).load(load)).fold(0, u64::wrapping_add)
+        self.sum(alloc::ENTRIES_AT)
+    }
+
+    /// Living entries evicted so far.
+    pub fn evictions(&self) -> u64 {
+        self.sum(alloc::EVICTED_AT)
+    }
+
+    /// Times a shard was put right because a process died in it.
+    pub fn repairs(&self) -> u64 {
+        self.sum(alloc::REPAIRS_AT)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -307,6 +316,12 @@ impl Dict {
             return Ok(Counted { value, forcible: false });
         }
         self.start_number(&key, by, init.ok_or(Error::NotFound)?, now_ms)
+    }
+
+    fn sum(&self, at: usize) -> u64 {
+        (0..self.layout.shards)
+            .map(|s| self.shard_words(s)[at].load(Relaxed))
+            .fold(0, u64::wrapping_add)
     }
 }
 

@@ -9,7 +9,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicU64, fence};
 
-use super::entry::{HEAD_WORDS, Key, Kind, Link, Shape, Slot, same_key};
+use super::entry::{HEAD_WORDS, Key, Kind, Link, Ref, Shape, Slot, same_key};
 use super::layout::PAGE_WORDS;
 use super::table::{bit_of, page_in, place_of};
 use super::{Dict, Error};
@@ -20,27 +20,29 @@ const RETRIES: usize = 100;
 /// More entries than a chain can have (28 chains per 64 entries): garbage, or our view is stale.
 pub(super) const CHAIN_MAX: usize = 4096;
 
-/// What a reader found at one look.
-pub(super) enum Look<T> {
-    Found(T),
+/// What a reader found at one look. What it copied lies where its closure put it: handing values
+/// out through nested enums cost more than the lookup.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Found,
     Absent,
     /// Something changed under our eyes, or made no sense.
     Unsettled,
 }
 
 impl Dict {
-    /// Looks `key` up until the answer is sure. `take` copies what it needs out of the entry; it
-    /// may see garbage, and answers `None` if it does.
+    /// Looks `key` up until the answer is sure; says whether it is there. `take` copies what it needs
+    /// out of the entry; it may see garbage, and answers `None` if it does.
     #[inline]
-    pub(super) fn look_up<'d, T>(
+    pub(super) fn look_up<'d>(
         &'d self,
         key: &Key<'_>,
-        mut take: impl FnMut(Slot<'d>, Shape) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
+        mut take: impl FnMut(Slot<'d>, Shape) -> Option<()>,
+    ) -> Result<bool, Error> {
         for _ in 0..RETRIES {
             match self.look_once(key, &mut take) {
-                Look::Found(t) => return Ok(Some(t)),
-                Look::Absent => return Ok(None),
+                Look::Found => return Ok(true),
+                Look::Absent => return Ok(false),
                 Look::Unsettled => std::hint::spin_loop(),
             }
         }
@@ -48,11 +50,11 @@ impl Dict {
     }
 
     #[inline]
-    fn look_once<'d, T>(
+    fn look_once<'d>(
         &'d self,
         key: &Key<'_>,
-        take: &mut impl FnMut(Slot<'d>, Shape) -> Option<T>,
-    ) -> Look<T> {
+        take: &mut impl FnMut(Slot<'d>, Shape) -> Option<()>,
+    ) -> Look {
         let line = self.line(self.line_of(key.hash));
         let before = line[0].load(Acquire);
         let mut link = Link(line[Dict::head_of(key.hash)].load(Acquire));
@@ -63,42 +65,38 @@ impl Dict {
             if link.tag() == key.tag() {
                 let Some(shape) = slot.shape() else { return Look::Unsettled };
                 if self.key_is(slot, shape, key.bytes) {
-                    let Some(taken) = take(slot, shape) else { return Look::Unsettled };
-                    answer = Look::Found(taken);
+                    if take(slot, shape).is_none() {
+                        return Look::Unsettled;
+                    }
+                    answer = Look::Found;
                     break;
                 }
             }
             link = slot.next_link();
         }
         fence(Acquire);
-        if line[0].load(Relaxed) != before {
-            return Look::Unsettled;
-        }
-        answer
+        if line[0].load(Relaxed) == before { answer } else { Look::Unsettled }
     }
 
     #[cold]
-    fn look_locked<'d, T>(
+    fn look_locked<'d>(
         &'d self,
         key: &Key<'_>,
-        take: &mut impl FnMut(Slot<'d>, Shape) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
+        take: &mut impl FnMut(Slot<'d>, Shape) -> Option<()>,
+    ) -> Result<bool, Error> {
         let shard = self.lock_for(key)?;
-        if let Look::Unsettled = self.look_once(key, take) {
+        if self.look_once(key, take) == Look::Unsettled {
             // Under the lock nothing changes: the memory was damaged.
             shard.repair();
         }
-        match self.look_once(key, take) {
-            Look::Found(t) => Ok(Some(t)),
-            Look::Absent | Look::Unsettled => Ok(None),
-        }
+        Ok(self.look_once(key, take) == Look::Found)
     }
 
     /// Marks an entry as recently used. One load if it is marked already, so that readers of one
     /// entry in several processes share its cache line.
     #[inline]
-    pub(super) fn touch(&self, slot: Slot<'_>) {
-        let (touched, bit) = (self.touched(place_of(slot.at).0), bit_of(slot.at));
+    pub(super) fn touch(&self, at: Ref) {
+        let (touched, bit) = (self.touched(place_of(at).0), bit_of(at));
         if touched.load(Relaxed) & bit == 0 {
             touched.fetch_or(bit, Relaxed);
         }
@@ -109,21 +107,23 @@ impl Dict {
     pub(super) fn bump(&self, key: &Key<'_>, by: f64, now_ms: u64) -> Result<Option<f64>, Error> {
         let mask = key.mask();
         for _ in 0..RETRIES * 10 {
-            let seen = self.look_up(key, |slot, shape| {
-                if slot.is_expired(now_ms) {
-                    return Some(None);
+            let (mut at, mut word, mut old, mut expired) = (Ref(0), None, 0, false);
+            let there = self.look_up(key, |slot, shape| {
+                (at, word, expired) = (slot.at, None, slot.is_expired(now_ms));
+                if shape.kind == Kind::Number {
+                    let number = self.word_of(slot, shape.value_at())?;
+                    old = number.load(Relaxed);
+                    word = Some(number);
                 }
-                let word = match shape.kind {
-                    Kind::Number => Some(self.word_of(slot, shape.value_at())?),
-                    _ => None,
-                };
-                Some(Some((slot, word.map(|w| (w, w.load(Relaxed))))))
+                Some(())
             })?;
-            let Some(Some((slot, number))) = seen else { return Ok(None) };
-            let Some((word, old)) = number else { return Err(Error::NotANumber) };
+            if !there || expired {
+                return Ok(None);
+            }
+            let word = word.ok_or(Error::NotANumber)?;
             let sum = f64::from_bits(old ^ mask) + by;
             if word.compare_exchange(old, sum.to_bits() ^ mask, AcqRel, Relaxed).is_ok() {
-                self.touch(slot);
+                self.touch(at);
                 return Ok(Some(sum));
             }
         }

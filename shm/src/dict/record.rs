@@ -72,7 +72,7 @@ impl Dict {
             match decide(record.as_deref()) {
                 Update::Keep => {
                     if let Some(spot) = &old {
-                        self.touch(spot.slot);
+                        self.touch(spot.slot.at);
                     }
                 }
                 Update::Remove => {
@@ -92,7 +92,7 @@ impl Dict {
                     let slot = shard.place(shape.bytes(), room, now_ms).map_err(Failure::Short)?;
                     self.fill(slot, &key, &draft);
                     shard.commit(&key, old, slot);
-                    self.touch(slot);
+                    self.touch(slot.at);
                 }
             }
             Ok(())

@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Dict;
-use super::alloc::{ENTRIES_AT, Part};
+use super::alloc::{ENTRIES_AT, Part, REPAIRS_AT};
 use super::entry::{HEAD_WORDS, Key, Kind, Link, Ref, Shape, Slot};
 use super::layout::*;
 use super::read::CHAIN_MAX;
@@ -17,6 +17,7 @@ use super::table::{Owner, bit_of, page_in, place_of};
 impl<'d> Shard<'d> {
     /// Rebuilds the shard from its index.
     pub fn repair(&self) {
+        self.dict.shard_words(self.number)[REPAIRS_AT].fetch_add(1, Relaxed);
         self.forget();
         let (lines, shards) = (self.dict.layout.lines, self.dict.layout.shards);
         let mut entries = 0;

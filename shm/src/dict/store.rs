@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::clock::Reclaimed;
-use super::entry::{HEAD_WORDS, KEY_MAX, Key, Kind, Shape, Slot};
+use super::entry::{HEAD_WORDS, KEY_MAX, Key, Kind, Ref, Shape, Slot};
 use super::layout::PAGE_WORDS;
 use super::shard::{Shard, Spot};
 use super::table::{page_in, place_of};
@@ -58,43 +58,48 @@ impl Dict {
     ) -> Result<Option<Hit>, Error> {
         let key = self.key(key)?;
         let start = out.len();
-        let seen = self.look_up(&key, |slot, shape| {
-            out.truncate(start);
-            let at = shape.value_at();
-            let value = match shape.kind {
+        // Plain numbers, one by one: a half-built enum here costs more than the lookup.
+        let (mut at, mut kind, mut bits, mut flags, mut stale) = (Ref(0), Kind::List, 0, 0, false);
+        let there = self.look_up(&key, |slot, shape| {
+            let value_at = shape.value_at();
+            match shape.kind {
                 Kind::String => {
-                    self.copy_bytes(slot, at, shape.value_len, out)?;
-                    Some(Scalar::String)
+                    out.truncate(start);
+                    self.copy_bytes(slot, value_at, shape.value_len, out)?;
                 }
-                Kind::Number => {
-                    let bits = self.word_of(slot, at)?.load(Relaxed);
-                    Some(Scalar::Number(f64::from_bits(bits ^ key.mask())))
-                }
-                Kind::Bool => Some(Scalar::Bool(self.word_of(slot, at)?.load(Relaxed) != 0)),
-                _ => None,
-            };
-            let flags = slot.flags().load(Relaxed) as u32;
-            Some((slot, value, flags, slot.is_expired(now_ms)))
-        })?;
-        let Some((slot, value, flags, stale)) = seen else {
-            out.truncate(start);
-            return Ok(None);
-        };
-        match value {
-            Some(value) => {
-                self.touch(slot);
-                Ok(Some(Hit { value, flags, stale }))
+                Kind::Number | Kind::Bool => bits = self.word_of(slot, value_at)?.load(Relaxed),
+                _ => {}
             }
-            None if stale => Ok(None),
-            None => Err(Error::IsList),
+            (at, kind, stale) = (slot.at, shape.kind, slot.is_expired(now_ms));
+            flags = slot.flags().load(Relaxed) as u32;
+            Some(())
+        })?;
+        if !there || kind != Kind::String {
+            // An earlier look may have copied something that was not the answer.
+            out.truncate(start);
         }
+        let value = match kind {
+            _ if !there => return Ok(None),
+            Kind::String => Scalar::String,
+            Kind::Number => Scalar::Number(f64::from_bits(bits ^ key.mask())),
+            Kind::Bool => Scalar::Bool(bits != 0),
+            _ if stale => return Ok(None),
+            _ => return Err(Error::IsList),
+        };
+        self.touch(at);
+        Ok(Some(Hit { value, flags, stale }))
     }
 
     /// Milliseconds that `key` has left; 0 if it never expires, negative if it did.
     pub fn ttl(&self, key: &[u8], now_ms: u64) -> Result<i64, Error> {
         let key = self.key(key)?;
-        let expires = self.look_up(&key, |slot, _| Some(slot.expires().load(Relaxed)))?;
-        match expires.ok_or(Error::NotFound)? {
+        let mut expires = 0;
+        let there = self.look_up(&key, |slot, _| {
+            expires = slot.expires().load(Relaxed);
+            Some(())
+        })?;
+        match expires {
+            _ if !there => Err(Error::NotFound),
             0 => Ok(0),
             at => Ok(at.wrapping_sub(now_ms) as i64),
         }
@@ -109,6 +114,7 @@ impl Dict {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn key<'k>(&self, bytes: &'k [u8]) -> Result<Key<'k>, Error> {
         match bytes.len() {
             0 => Err(Error::EmptyKey),
@@ -262,7 +268,7 @@ impl<'d> Shard<'d> {
         match old {
             Some(old) => {
                 self.replace(key, &old, slot);
-                self.dict.touch(slot);
+                self.dict.touch(slot.at);
             }
             None => self.link(key, slot),
         }
@@ -277,7 +283,7 @@ impl<'d> Shard<'d> {
         let word = same.then(|| self.dict.word_of(old.slot, old.shape.value_at())).flatten();
         if let Some(word) = word {
             word.store(n.to_bits() ^ key.mask(), Release);
-            self.dict.touch(old.slot);
+            self.dict.touch(old.slot.at);
         }
         word.is_some()
     }

@@ -124,7 +124,7 @@ fn set_evicts_and_says_so_and_safe_set_refuses() {
         Err(Error::NoMemory { forcible: false })
     );
     assert_eq!(d.set(b"large", Put::string(&[1; 60_000]), 0), Ok(true), "other classes give way");
-    assert_eq!(d.set(b"small", Put::string(&[1; 10]), 0).is_ok(), true);
+    assert!(d.set(b"small", Put::string(&[1; 10]), 0).is_ok());
     d.flush_all().unwrap();
     assert_eq!((d.get(b"small", 5), d.get_keys(0, 5)), (Ok(None), Ok(vec![])));
     assert!(d.get_stale(b"small", 5).unwrap().unwrap().stale);
