@@ -3,7 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tollbar_shm::dict::Owned;
+use tollbar_shm::{Dict, Put};
 
 use super::unix_time;
 
@@ -17,6 +20,44 @@ pub trait Shelf: fmt::Debug + Send + Sync {
     fn get(&self, key: &[u8]) -> Option<Vec<u8>>;
     /// Takes the value away; no second caller gets it.
     fn take(&self, key: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// A dict in shared memory (`ssl_session_cache shared:NAME:SIZE`, and the zone of ticket keys).
+impl Shelf for Dict {
+    fn set(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
+        Dict::set(self, key, put(value, ttl), unix_millis()).is_ok()
+    }
+
+    fn add(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
+        Dict::add(self, key, put(value, ttl), unix_millis()).is_ok()
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        match Dict::get(self, key, unix_millis()).ok()??.value {
+            Owned::String(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Who leaves a mark under the value's key first has it.
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        const MARK_SECS: u64 = 60;
+        let value = Shelf::get(self, key)?;
+        let mark = [b"taken ", key].concat();
+        let is_first = Shelf::add(self, &mark, b"", Duration::from_secs(MARK_SECS));
+        // Whoever reads the value after this finds the mark, for longer than any read lasts.
+        let _ = self.delete(key);
+        is_first.then_some(value)
+    }
+}
+
+fn put(value: &[u8], ttl: Duration) -> Put<'_> {
+    Put::string(value).ttl(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A shelf of one process (`ssl_session_cache builtin`), bounded, oldest out first.
@@ -86,6 +127,21 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn both_shelves_keep_the_same_promises() {
+        let dict = Dict::create("sessions", 1 << 20).unwrap();
+        let shelves: [&dyn Shelf; 2] = [&Memory::new(10), &dict];
+        for shelf in shelves {
+            assert_eq!(shelf.get(b"k"), None);
+            assert!(shelf.set(b"k", b"one", HOUR) && shelf.set(b"k", b"two", HOUR));
+            assert!(!shelf.add(b"k", b"three", HOUR) && shelf.add(b"l", b"", Duration::ZERO));
+            assert_eq!(shelf.get(b"k").as_deref(), Some(&b"two"[..]));
+            assert_eq!(shelf.take(b"k").as_deref(), Some(&b"two"[..]));
+            assert_eq!((shelf.take(b"k"), shelf.get(b"k")), (None, None));
+            assert_eq!(shelf.get(b"l").as_deref(), Some(&b""[..]));
+        }
+    }
 
     #[test]
     fn memory_is_bounded() {
