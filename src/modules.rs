@@ -14,6 +14,10 @@ pub static HTTP: Modules = &[
     &Entry::<map::Map>::NEW,
     &Entry::<geo::Geo>::NEW,
     &Entry::<split_clients::SplitClients>::NEW,
+    // Who it is, and how much is let through.
+    &Entry::<realip::RealIp>::NEW,
+    &Entry::<limit_req::LimitReq>::NEW,
+    &Entry::<limit_conn::LimitConn>::NEW,
     // Access.
     &Entry::<access::Access>::NEW,
     &Entry::<auth_basic::AuthBasic>::NEW,

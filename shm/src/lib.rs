@@ -29,7 +29,7 @@ pub mod snapshot;
 pub mod inherit;
 
 pub use cells::{Block, Cells};
-pub use dict::{Dict, Init, Put, Record, Room, Update, Value};
+pub use dict::{Dict, Init, Put, RECORD_MAX, Record, Room, Update, Value};
 pub use inherit::{Bequest, ShmKind};
 pub use queue::Queue;
 pub use region::{OpenError, Region};

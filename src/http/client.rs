@@ -4,6 +4,7 @@ use super::place::Address;
 use super::request::Slots;
 use crate::io::Conn;
 use crate::log;
+use crate::proto::proxy_protocol::ProxyHeader;
 use crate::sys::socket::Address as Socket;
 use crate::tls::info::TlsInfo;
 use std::cell::{Cell, RefCell};
@@ -29,6 +30,8 @@ pub struct Client {
     pub started_ms: u64,
     /// What the handshake settled; `None` on plain connections.
     pub tls: Option<Rc<TlsInfo>>,
+    /// What a PROXY header said.
+    pub proxy: Option<Rc<ProxyHeader>>,
     /// The socket, for `$tcpinfo_*` and resets.
     pub conn: Rc<Conn>,
     /// What modules remember as long as the connection lasts.

@@ -133,6 +133,7 @@ fn client(conn: Conn, peer: Socket, local: Socket, address: Rc<Address>) -> Clie
         started: event::now(),
         started_ms: sys::time::unix_ms(),
         tls: None,
+        proxy: None,
         conn: Rc::new(conn),
         slots: RefCell::new(Slots::default()),
     }

@@ -148,9 +148,7 @@ fn credentials(r: &Request) -> Option<(Vec<u8>, Vec<u8>)> {
 /// Lines are `user:hash[:comment]`; `#` begins a comment line.
 fn find_user(text: &[u8], user: &[u8]) -> Option<String> {
     let line = text.split(|b| *b == b'\n').find(|line| {
-        line.first() != Some(&b'#')
-            && line.starts_with(user)
-            && line.get(user.len()) == Some(&b':')
+        line.first() != Some(&b'#') && line.starts_with(user) && line.get(user.len()) == Some(&b':')
     })?;
     let hash = line[user.len() + 1..].split(|b| matches!(b, b':' | b'\r')).next()?;
     String::from_utf8(hash.to_vec()).ok()

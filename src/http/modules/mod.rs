@@ -5,5 +5,8 @@
 pub mod access;
 pub mod auth_basic;
 pub mod geo;
+pub mod limit_conn;
+pub mod limit_req;
 pub mod map;
+pub mod realip;
 pub mod split_clients;
