@@ -252,9 +252,10 @@ impl Loop {
         if next == u64::MAX {
             return max_wait;
         }
-        // The clock has moved since the turn began; without reading it the wait would be too long.
+        // From the turn's time: reading the clock again costs more than the time the turn took is
+        // worth, and a busy loop does not wait anyway.
         let at = self.origin + Duration::from_millis(next);
-        let wait = at.saturating_duration_since(Instant::now());
+        let wait = at.saturating_duration_since(self.now.get());
         Some(max_wait.map_or(wait, |max| max.min(wait)))
     }
 }

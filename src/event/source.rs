@@ -70,8 +70,8 @@ pub struct Source {
 #[derive(Default)]
 struct State {
     flags: Cell<u8>,
-    reader: RefCell<Option<Waker>>,
-    writer: RefCell<Option<Waker>>,
+    /// The reader and the writer.
+    parked: RefCell<[Option<Waker>; 2]>,
 }
 
 impl State {
@@ -89,11 +89,7 @@ impl State {
     }
 
     fn park(&self, direction: Direction, waker: &Waker) {
-        let place = match direction {
-            Direction::Read => &self.reader,
-            Direction::Write => &self.writer,
-        };
-        let mut parked = place.borrow_mut();
+        let parked = &mut self.parked.borrow_mut()[direction as usize];
         if !parked.as_ref().is_some_and(|parked| parked.will_wake(waker)) {
             *parked = Some(waker.clone());
         }
@@ -105,12 +101,8 @@ impl State {
             return;
         }
         self.remove(direction.waits());
-        let place = match direction {
-            Direction::Read => &self.reader,
-            Direction::Write => &self.writer,
-        };
         // The waker stays parked, so that the next wait of the same task stores nothing.
-        if let Some(waker) = &*place.borrow() {
+        if let Some(waker) = &self.parked.borrow()[direction as usize] {
             waker.wake_by_ref();
         }
     }

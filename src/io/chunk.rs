@@ -5,7 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use super::warm::{Warming, Warmth};
 use super::{Buf, Size, Slice};
 use crate::sys::file::{self, Facts, TempFile};
 
@@ -13,10 +16,11 @@ use crate::sys::file::{self, Facts, TempFile};
 pub struct OpenFile {
     content: Content,
     facts: Option<Facts>,
+    warmth: Warmth,
 }
 
 enum Content {
-    Opened(OwnedFd),
+    Opened(Arc<OwnedFd>),
     Temporary(TempFile),
 }
 
@@ -30,12 +34,16 @@ impl OpenFile {
 
     /// A file that was opened elsewhere.
     pub fn new(fd: OwnedFd, facts: Facts) -> OpenFile {
-        OpenFile { content: Content::Opened(fd), facts: Some(facts) }
+        OpenFile {
+            content: Content::Opened(Arc::new(fd)),
+            facts: Some(facts),
+            warmth: Warmth::default(),
+        }
     }
 
     /// A temporary file, as far as it was written.
     pub fn temporary(file: TempFile) -> OpenFile {
-        OpenFile { content: Content::Temporary(file), facts: None }
+        OpenFile { content: Content::Temporary(file), facts: None, warmth: Warmth::default() }
     }
 
     /// Bytes it had when it was opened.
@@ -63,6 +71,20 @@ impl OpenFile {
     /// Reads at offset `at`; 0 is the end.
     pub fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         file::read_at(self.as_fd(), buf, at)
+    }
+
+    /// Ready when so many bytes at `at` can be read without waiting for the disk, as far as can be
+    /// told. A temporary file was written just now.
+    pub(super) fn poll_warm(
+        &self,
+        warming: &mut Warming,
+        cx: &mut Context<'_>,
+        range: (u64, u64),
+    ) -> Poll<()> {
+        match &self.content {
+            Content::Opened(fd) => self.warmth.poll(fd, warming, cx, range),
+            Content::Temporary(_) => Poll::Ready(()),
+        }
     }
 
     /// Fills all of `buf` from offset `at`; a file that ends before is `UnexpectedEof`.

@@ -3,6 +3,7 @@
 //! - `pool`: blocks of memory used again and again · `buf`: a block being filled
 //! - `slice`: bytes that are shared and cut without copying
 //! - `chunk`: bytes, or a range of a file · `chain`: chunks on their way to a connection
+//! - `warm`: files that are not in memory are read by a thread first
 //! - `stream`: a TCP or unix connection · `conn`: a stream, perhaps with TLS above it
 //! - `datagram`: UDP, for the resolver · `scratch`: the thread's read buffer
 //!
@@ -13,6 +14,7 @@ mod pool;
 mod buf;
 mod slice;
 mod chunk;
+mod warm;
 mod chain;
 mod stream;
 mod conn;

@@ -191,8 +191,17 @@ pub fn write_at(fd: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> io::Result
 
 /// Tells the kernel that the file will be read from front to back.
 pub fn read_ahead(fd: BorrowedFd<'_>) {
+    advise(fd, libc::POSIX_FADV_SEQUENTIAL);
+}
+
+/// Tells the kernel that the file's content need not be kept in memory.
+pub fn forget_content(fd: BorrowedFd<'_>) {
+    advise(fd, libc::POSIX_FADV_DONTNEED);
+}
+
+fn advise(fd: BorrowedFd<'_>, advice: libc::c_int) {
     // SAFETY: no memory is passed. Advice that is not taken changes nothing.
-    unsafe { libc::posix_fadvise(fd.as_raw_fd(), 0, 0, libc::POSIX_FADV_SEQUENTIAL) };
+    unsafe { libc::posix_fadvise(fd.as_raw_fd(), 0, 0, advice) };
 }
 
 fn offset(at: u64) -> io::Result<i64> {
