@@ -8,6 +8,7 @@
 use crate::conf::{Reading, Reason, value};
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
 use tollbar_shm::Dict;
 
 /// The smallest zone nginx accepts: eight pages.
@@ -22,6 +23,7 @@ pub struct Zone {
     pub tag: &'static str,
     size_bytes: Cell<u64>,
     dict: OnceCell<Rc<Dict>>,
+    handle: Arc<OnceLock<Dict>>,
 }
 
 impl Zone {
@@ -40,8 +42,20 @@ impl Zone {
         self.dict.get().cloned()
     }
 
+    /// A handle that threads may hold, filled when the zone is opened: rustls asks that of what
+    /// it keeps sessions in.
+    pub fn handle(&self) -> Arc<OnceLock<Dict>> {
+        self.handle.clone()
+    }
+
     /// Gives the zone its memory; called once, by the cycle (and by tests).
     pub fn open(&self, dict: Rc<Dict>) {
+        if Arc::strong_count(&self.handle) > 1
+            && let Ok(fd) = dict.fd().try_clone_to_owned()
+            && let Ok(second) = Dict::open(fd)
+        {
+            let _ = self.handle.set(second);
+        }
         let opened = self.dict.set(dict);
         debug_assert!(opened.is_ok(), "a zone is opened once per cycle");
     }
@@ -66,8 +80,13 @@ impl ZoneTable {
     ) -> Result<Rc<Zone>, Reason> {
         let known = self.zones.iter().find(|zone| zone.name == name).cloned();
         let zone = known.unwrap_or_else(|| {
-            let (size_bytes, dict) = (Cell::new(0), OnceCell::new());
-            let zone = Rc::new(Zone { name: name.to_owned(), tag, size_bytes, dict });
+            let zone = Rc::new(Zone {
+                name: name.to_owned(),
+                tag,
+                size_bytes: Cell::new(0),
+                dict: OnceCell::new(),
+                handle: Arc::default(),
+            });
             self.zones.push(zone.clone());
             zone
         });

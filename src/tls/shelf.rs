@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tollbar_shm::dict::Owned;
@@ -48,6 +48,25 @@ impl Shelf for Dict {
         // Whoever reads the value after this finds the mark, for longer than any read lasts.
         let _ = self.delete(key);
         is_first.then_some(value)
+    }
+}
+
+/// A zone of the configuration, from before it is opened: nothing is found or kept until then.
+impl Shelf for OnceLock<Dict> {
+    fn set(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
+        OnceLock::get(self).is_some_and(|dict| Shelf::set(dict, key, value, ttl))
+    }
+
+    fn add(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
+        OnceLock::get(self).is_some_and(|dict| Shelf::add(dict, key, value, ttl))
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        Shelf::get(OnceLock::get(self)?, key)
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        Shelf::take(OnceLock::get(self)?, key)
     }
 }
 
@@ -125,6 +144,9 @@ impl Shelf for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ZoneTable;
+    use std::rc::Rc;
+    use std::sync::Arc;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -141,6 +163,16 @@ mod tests {
             assert_eq!((shelf.take(b"k"), shelf.get(b"k")), (None, None));
             assert_eq!(shelf.get(b"l").as_deref(), Some(&b""[..]));
         }
+    }
+
+    #[test]
+    fn a_zone_is_a_shelf_once_it_is_open() {
+        let zone = ZoneTable::default().want("s", "ssl", Some(1 << 20)).unwrap();
+        let shelf: Arc<dyn Shelf> = zone.handle();
+        assert!(!shelf.set(b"k", b"v", HOUR) && shelf.get(b"k").is_none());
+        zone.open(Rc::new(Dict::create("s", 1 << 20).unwrap()));
+        assert!(shelf.set(b"k", b"v", HOUR));
+        assert_eq!(Shelf::get(zone.dict(), b"k").as_deref(), Some(&b"v"[..]));
     }
 
     #[test]
