@@ -1,0 +1,229 @@
+//! Reads `upstream {}`.
+
+use super::balance::Balance;
+use super::group::Upstream;
+use super::hash::{Consistent, Hash, IpHash};
+use super::least_conn::LeastConn;
+use super::peer::{Options, Peer};
+use super::pool::{Pool, PoolRules};
+use super::random::Random;
+use super::round_robin::RoundRobin;
+use super::url::Url;
+use crate::conf::*;
+use crate::sys::socket::Address;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The directives of the block.
+#[rustfmt::skip]
+pub const UPSTREAM: &[Directive<Plan>] = &[
+    d("server",             UPS, call(at_least(1),   Plan::server)),
+    d("least_conn",         UPS, call(exactly(0),    Plan::least_conn)),
+    d("ip_hash",            UPS, call(exactly(0),    Plan::ip_hash)),
+    d("hash",               UPS, call(between(1, 2), Plan::hash)),
+    d("random",             UPS, call(between(0, 2), Plan::random)),
+    d("keepalive",          UPS, call(between(1, 2), Plan::keepalive)),
+    d("keepalive_requests", UPS, num(0, u32::MAX as i64, |p| &mut p.keepalive_requests)),
+    d("keepalive_time",     UPS, msec(|p| &mut p.keepalive_time)),
+    d("keepalive_timeout",  UPS, msec(|p| &mut p.keepalive_timeout)),
+];
+
+/// What was written in the block.
+#[derive(Default)]
+pub struct Plan {
+    servers: Vec<Server>,
+    method: Method,
+    keepalive: Option<(usize, bool)>,
+    keepalive_requests: Option<i64>,
+    keepalive_time: Option<Duration>,
+    keepalive_timeout: Option<Duration>,
+}
+
+struct Server {
+    text: Rc<str>,
+    addresses: Vec<Address>,
+    options: Options,
+}
+
+#[derive(Default, PartialEq)]
+enum Method {
+    #[default]
+    RoundRobin,
+    LeastConn,
+    IpHash,
+    Hash {
+        key: String,
+        consistent: bool,
+    },
+    Random {
+        two: bool,
+    },
+}
+
+impl Block for Plan {
+    fn statement(&mut self, r: &mut Reading) -> Result<Found, Reason> {
+        found([set_from(UPSTREAM, UPS, self, r)])
+    }
+}
+
+impl Plan {
+    /// Reads the block that the current statement opened.
+    ///
+    /// Errors: `no servers are inside upstream`, and those of its directives.
+    pub fn read(r: &mut Reading) -> Result<Plan, Reason> {
+        let mut plan = Plan::default();
+        r.block(&mut plan)?;
+        if plan.servers.is_empty() {
+            return Err(Reason::Located(r.error("no servers are inside upstream")));
+        }
+        Ok(plan)
+    }
+
+    /// The key of `hash`, which may name variables: whoever knows requests evaluates it.
+    pub fn hash_key(&self) -> Option<&str> {
+        match &self.method {
+            Method::Hash { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    fn server(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        let args = r.take_args();
+        let mut options = Options::default();
+        for word in &args[1..] {
+            self.parameter(&mut options, word)?;
+        }
+        let in_upstream = |e: &str| Reason::says(format!("{e} in upstream \"{}\"", args[0]));
+        let url = Url::parse(&args[0], 80, false).map_err(in_upstream)?;
+        let addresses = url.resolve().map_err(in_upstream)?;
+        self.servers.push(Server { text: args[0].as_str().into(), addresses, options });
+        Ok(())
+    }
+
+    fn parameter(&self, options: &mut Options, word: &str) -> Result<(), Reason> {
+        let invalid = || Reason::InvalidParameter(word.to_owned());
+        let number = |text: &str| {
+            value::number(text).and_then(|n| u32::try_from(n).ok()).ok_or_else(invalid)
+        };
+        let by_key = matches!(self.method, Method::Hash { .. } | Method::Random { .. });
+        match word.split_once('=').map_or((word, None), |(name, v)| (name, Some(v))) {
+            ("weight", Some(text)) => {
+                options.weight = number(text)?;
+                if options.weight == 0 {
+                    return Err(invalid());
+                }
+            }
+            ("max_conns", Some(text)) => options.max_conns = number(text)?,
+            ("max_fails", Some(text)) => options.max_fails = number(text)?,
+            ("fail_timeout", Some(text)) => {
+                options.fail_timeout = value::seconds(text).ok_or_else(invalid)?.as_secs();
+            }
+            ("backup", None) if by_key || self.method == Method::IpHash => {
+                return Err(Reason::says(format!(
+                    "balancing method does not support parameter \"{word}\""
+                )));
+            }
+            ("backup", None) => options.backup = true,
+            ("down", None) => options.down = true,
+            _ => return Err(invalid()),
+        }
+        Ok(())
+    }
+
+    fn choose_method(&mut self, method: Method, r: &mut Reading) {
+        if self.method != Method::RoundRobin {
+            r.warn("load balancing method redefined");
+        }
+        self.method = method;
+    }
+
+    fn least_conn(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        self.choose_method(Method::LeastConn, r);
+        Ok(())
+    }
+
+    fn ip_hash(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        self.choose_method(Method::IpHash, r);
+        Ok(())
+    }
+
+    fn hash(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        let consistent = match r.args().get(1).map(String::as_str) {
+            None => false,
+            Some("consistent") => true,
+            Some(other) => return Err(Reason::InvalidParameter(other.to_owned())),
+        };
+        let key = r.arg(0).to_owned();
+        self.choose_method(Method::Hash { key, consistent }, r);
+        Ok(())
+    }
+
+    fn random(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        let words: Vec<&str> = r.args().iter().map(String::as_str).collect();
+        let two = match words[..] {
+            [] => false,
+            ["two"] | ["two", "least_conn"] => true,
+            ["two", other] | [other, ..] => {
+                return Err(Reason::InvalidParameter(other.to_owned()));
+            }
+        };
+        self.choose_method(Method::Random { two }, r);
+        Ok(())
+    }
+
+    fn keepalive(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        if self.keepalive.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        let limit = value::number(r.arg(0)).and_then(|n| usize::try_from(n).ok());
+        let limit = limit.ok_or_else(|| {
+            Reason::says(format!("invalid value \"{}\" in \"keepalive\" directive", r.arg(0)))
+        })?;
+        let local = match r.args().get(1).map(String::as_str) {
+            None => false,
+            Some("local") => true,
+            Some(other) => return Err(Reason::InvalidParameter(other.to_owned())),
+        };
+        self.keepalive = Some((limit, local));
+        Ok(())
+    }
+
+    /// Makes the upstream.
+    ///
+    /// Errors: `no servers in upstream "x"` if all are backups.
+    pub fn make(self, name: &Rc<str>) -> Result<Upstream, String> {
+        if self.servers.iter().all(|s| s.options.backup) {
+            return Err(format!("no servers in upstream \"{name}\""));
+        }
+        let pool = self.pool_rules();
+        let pool = (pool.limit > 0).then(|| Pool::new(pool));
+        let mut peers = Vec::new();
+        for server in self.servers {
+            for address in server.addresses {
+                let options = server.options.clone();
+                peers.push(Rc::new(Peer::new(address, server.text.clone(), options)));
+            }
+        }
+        let balance: Box<dyn Balance> = match self.method {
+            Method::RoundRobin => Box::new(RoundRobin),
+            Method::LeastConn => Box::new(LeastConn),
+            Method::IpHash => Box::new(IpHash),
+            Method::Hash { consistent: false, .. } => Box::new(Hash),
+            Method::Hash { consistent: true, .. } => Box::<Consistent>::default(),
+            Method::Random { two } => Box::new(Random::new(two)),
+        };
+        Ok(Upstream::new(name.clone(), peers, balance, pool))
+    }
+
+    fn pool_rules(&self) -> PoolRules {
+        let unset = PoolRules::default();
+        let (limit, local) = self.keepalive.unwrap_or((unset.limit, unset.local));
+        PoolRules {
+            limit,
+            local,
+            requests: self.keepalive_requests.map_or(unset.requests, |n| n as u64),
+            time: self.keepalive_time.unwrap_or(unset.time),
+            timeout: self.keepalive_timeout.unwrap_or(unset.timeout),
+        }
+    }
+}
