@@ -36,6 +36,7 @@ mod serve_h2;
 pub mod service;
 pub mod status;
 pub mod template;
+pub mod upstream;
 pub mod variable;
 
 pub use body::{Body, Fault, Pull, Whose};
@@ -47,6 +48,6 @@ pub use phase::{Filtered, Handler, Phase, Pipeline, Verdict};
 pub use place::{Kind, Location, Server};
 pub use regex::Regex;
 pub use reply::{LocalBoxFuture, Reply};
-pub use request::{Head, Request, UpstreamNote};
+pub use request::{Head, Request};
 pub use template::Template;
 pub use variable::{Builtin, VarRef, VariableTable, keyed, settable, var};

@@ -10,6 +10,7 @@ use super::place::{Place, Server};
 use super::regex::Captures;
 use super::reply::Reply;
 use super::request_body::RequestBody;
+use super::upstream::trail::{Note, Trail};
 use super::variable::Values;
 use super::{HttpConf, HttpModule, status};
 use crate::log;
@@ -59,6 +60,35 @@ impl Head {
     /// The first value of a field.
     pub fn get(&self, id: HeaderId) -> Option<&[u8]> {
         self.fields.get(id)
+    }
+
+    /// Appends what the log says of a request.
+    pub(super) fn describe(
+        &self,
+        client: &Client,
+        server: &Server,
+        upstream: Option<&Note>,
+        line: &mut log::Line,
+    ) {
+        line.push(b", client: ");
+        line.push(client.peer_text().as_bytes());
+        line.push(b", server: ");
+        line.push(server.name.as_bytes());
+        line.push(b", request: \"");
+        line.push(self.text(self.request_line));
+        if let Some(upstream) = upstream {
+            line.push(b"\", upstream: \"");
+            upstream.describe(line);
+        }
+        for (what, id) in [("host", HeaderId::Host), ("referrer", HeaderId::Referer)] {
+            if let Some(value) = self.get(id) {
+                line.push(b"\", ");
+                line.push(what.as_bytes());
+                line.push(b": \"");
+                line.push(value);
+            }
+        }
+        line.push(b"\"");
     }
 }
 
@@ -140,9 +170,6 @@ impl Slots {
         self.0.swap_remove(at).1.downcast().ok().map(|value| *value)
     }
 }
-
-/// What the log says of the upstream: `http://192.0.2.1:80/uri`.
-pub struct UpstreamNote(pub String);
 
 impl Request {
     /// A request at the entrance of `server`.
@@ -245,24 +272,7 @@ impl log::Context for Request {
     }
 
     fn describe(&self, line: &mut log::Line) {
-        line.push(b", client: ");
-        line.push(self.client.peer_text().as_bytes());
-        line.push(b", server: ");
-        line.push(self.place.server.name.as_bytes());
-        line.push(b", request: \"");
-        line.push(self.head.text(self.head.request_line));
-        if let Some(upstream) = self.slots.get::<UpstreamNote>() {
-            line.push(b"\", upstream: \"");
-            line.push(upstream.0.as_bytes());
-        }
-        for (what, id) in [("host", HeaderId::Host), ("referrer", HeaderId::Referer)] {
-            if let Some(value) = self.header(id) {
-                line.push(b"\", ");
-                line.push(what.as_bytes());
-                line.push(b": \"");
-                line.push(value);
-            }
-        }
-        line.push(b"\"");
+        let note = self.slots.get::<Trail>().and_then(Trail::noted);
+        self.head.describe(&self.client, &self.place.server, note, line);
     }
 }

@@ -1,0 +1,79 @@
+//! `upstream {}` in `http {}`, and the `$upstream_…` variables.
+
+use super::trail;
+use crate::conf::*;
+use crate::http::{Builtin, HttpModule, Merging, Request, Template, keyed, var};
+use crate::upstream::block::Plan;
+use crate::upstream::{Named, Upstream, UpstreamTable, Url};
+use std::rc::Rc;
+
+/// The module.
+pub struct Upstreams;
+
+impl HttpModule for Upstreams {
+    type Main = Main;
+    type RawLoc = ();
+    type Loc = ();
+
+    const MAIN: &'static [Directive<Main>] = &[d("upstream", HTTP, block(exactly(1), Main::read))];
+    const VARIABLES: &'static [Builtin] = &[
+        var("upstream_addr", trail::addr),
+        var("upstream_status", trail::status),
+        var("upstream_connect_time", trail::connect_time),
+        var("upstream_header_time", trail::header_time),
+        var("upstream_response_time", trail::response_time),
+        var("upstream_response_length", trail::response_length),
+        var("upstream_bytes_received", trail::bytes_received),
+        var("upstream_bytes_sent", trail::bytes_sent),
+        var("upstream_cache_status", trail::cache_status),
+        keyed("upstream_http_", trail::http),
+        keyed("upstream_trailer_", trail::trailer),
+        keyed("upstream_cookie_", trail::cookie),
+    ];
+
+    fn merge(_: (), _: &(), _: &mut Merging) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    fn finish(main: &mut Main, m: &mut Merging) -> Result<(), Reason> {
+        main.table = m.shelf.take::<UpstreamTable>();
+        main.table.finish()?;
+        Ok(())
+    }
+}
+
+/// All upstreams.
+#[derive(Default)]
+pub struct Main {
+    table: UpstreamTable,
+    /// Keys of `hash`, by upstream.
+    keys: Vec<(Rc<Named>, Template)>,
+}
+
+impl Main {
+    fn read(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        let name = r.arg(0).to_owned();
+        let named = UpstreamTable::declare(r, &name)?;
+        let plan = Plan::read(r)?;
+        if let Some(key) = plan.hash_key() {
+            let key = key.to_owned();
+            self.keys.push((named.clone(), Template::parse(&key, r)?));
+        }
+        named.plan(plan);
+        Ok(())
+    }
+
+    /// The upstream that a URL given by a variable means.
+    pub fn find(&self, url: &Url) -> Option<&Rc<Named>> {
+        self.table.find(url)
+    }
+
+    /// The value of the key that `upstream` is balanced by; empty if it is not.
+    pub fn key(&self, upstream: &Rc<Upstream>, r: &Request) -> Vec<u8> {
+        if self.keys.is_empty() {
+            return Vec::new();
+        }
+        let found = self.keys.iter().find(|(named, _)| Rc::ptr_eq(named.get(), upstream));
+        found.map(|(_, key)| key.value(r).into_owned()).unwrap_or_default()
+    }
+}
