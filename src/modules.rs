@@ -4,7 +4,7 @@
 //! bottom.
 
 use crate::http::modules::*;
-use crate::http::{Entry, Modules, core};
+use crate::http::{Entry, Modules, core, upstream};
 
 /// The HTTP server's features.
 #[rustfmt::skip]
@@ -23,6 +23,8 @@ pub static HTTP: Modules = &[
     &Entry::<auth_basic::AuthBasic>::NEW,
     // Before the content.
     // Content.
+    &Entry::<upstream::Upstreams>::NEW,
+    &Entry::<proxy::Proxy>::NEW,
     // Header filters.
     // The log.
 ];

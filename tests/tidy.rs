@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("event", &["sys", "log", "conf", "proto", "shm"]),
     ("io", &["sys", "log", "event"]),
     ("tls", &["sys", "log", "conf", "event", "io", "shm"]),
-    ("upstream", &["log", "conf", "event", "io", "tls", "shm", "proto"]),
+    ("upstream", &["sys", "log", "conf", "event", "io", "tls", "shm", "proto"]),
     ("http", &["sys", "log", "conf", "event", "io", "tls", "proto", "shm", "upstream"]),
     ("modules", &["conf", "event", "io", "log", "tls", "upstream", "http"]),
     (

@@ -30,6 +30,8 @@ pub struct Place {
     pub uri_changed: bool,
     /// The URI still is what the client sent (`proxy_pass` without URI forwards the original).
     pub is_original: bool,
+    /// The URI still begins as the location's name does: `rewrite … break` changes that.
+    pub begins_as_named: bool,
     /// An error page is being made.
     pub is_error_page: bool,
 }
@@ -46,6 +48,7 @@ impl Place {
             uri_changes: URI_CHANGES_MAX + 1,
             uri_changed: false,
             is_original: true,
+            begins_as_named: true,
             is_error_page: false,
         }
     }

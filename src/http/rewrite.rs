@@ -124,6 +124,7 @@ fn steps(ops: &[Op], level: &Rc<Location>, r: &mut Request) -> Step {
                 if r.place.uri_changed {
                     r.place.uri_changed = false;
                     r.place.is_original = false;
+                    r.place.begins_as_named = false;
                 }
                 Step::Stop
             }
@@ -200,6 +201,9 @@ impl Rewrite {
         r.place.is_original = false;
         r.place.internal = true;
         r.place.uri_changed = self.then != Then::Break;
+        if self.then == Then::Break {
+            r.place.begins_as_named = false;
+        }
         if self.then == Then::Continue { Step::On } else { Step::Stop }
     }
 }

@@ -1,10 +1,13 @@
 //! New connections to peers, plain or with TLS.
 
 use super::peer::Peer;
-use super::pool::{Kept, Pool, Tag};
 use crate::event::{Deadline, Elapsed};
-use crate::io::{self, Conn};
+use crate::io::{self, Conn, Stream};
 use crate::sys::socket::{self, Departure};
+use crate::tls;
+use crate::tls::client::Client;
+use crate::tls::fault::HandshakeFault;
+use crate::tls::info::TlsInfo;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -46,12 +49,7 @@ impl From<std::io::Error> for ConnectFault {
 }
 
 /// Connects to `peer`.
-pub async fn connect(
-    peer: &Peer,
-    way: &Way,
-    pool: Option<&Rc<Pool>>,
-    tag: Tag,
-) -> Result<Box<Kept>, ConnectFault> {
+pub async fn connect(peer: &Peer, way: &Way) -> Result<Stream, ConnectFault> {
     let deadline = Deadline::after(way.timeout);
     let stream = deadline.bound(io::connect(&peer.address, &way.departure)).await??;
     if way.keepalive {
@@ -63,5 +61,20 @@ pub async fn connect(
     if way.nodelay && !peer.address.is_unix() {
         stream.set_nodelay(true)?;
     }
-    Ok(Kept::new(Conn::plain(stream), None, pool, peer, tag))
+    Ok(stream)
+}
+
+/// Makes a connection to `peer`, which should be called `name`, secure. `None`: it took too long.
+pub async fn secure(
+    stream: Stream,
+    peer: &Peer,
+    client: &Client,
+    name: &str,
+    timeout: Duration,
+) -> Result<(Conn, Rc<TlsInfo>), Option<HandshakeFault>> {
+    let handshake = tls::secure::connect(stream, client, &peer.name, name);
+    match Deadline::after(timeout).bound(handshake).await {
+        Ok(done) => done.map_err(Some),
+        Err(Elapsed) => Err(None),
+    }
 }

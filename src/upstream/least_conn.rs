@@ -23,9 +23,10 @@ fn choose(group: &Group, ask: &Ask, now: u64) -> Option<usize> {
     }
     let all = 0..group.peers.len();
     let suits = |index: &usize| ask.suits(group, *index, now);
-    let best = all.clone().filter(suits).reduce(|best, other| {
-        if is_idler(group, other, best) { other } else { best }
-    })?;
+    let best = all
+        .clone()
+        .filter(suits)
+        .reduce(|best, other| if is_idler(group, other, best) { other } else { best })?;
     let equal = |index: &usize| suits(index) && !is_idler(group, best, *index);
     round_robin::smoothest(group, all.filter(equal))
 }

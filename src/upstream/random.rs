@@ -34,11 +34,14 @@ impl Random {
     fn guess(&self, group: &Group) -> usize {
         let total = group.total_weight.max(1) as u64;
         let mut left = (self.next() % total) as i64;
-        group.peers.iter().position(|p| {
-            left -= p.weight();
-            left < 0
-        })
-        .unwrap_or(0)
+        group
+            .peers
+            .iter()
+            .position(|p| {
+                left -= p.weight();
+                left < 0
+            })
+            .unwrap_or(0)
     }
 }
 

@@ -23,10 +23,7 @@ pub(super) fn choose(group: &Group, ask: &Ask, now: u64) -> Option<usize> {
 }
 
 /// The richest of `candidates`, after each has earned.
-pub(super) fn smoothest(
-    group: &Group,
-    candidates: impl Iterator<Item = usize>,
-) -> Option<usize> {
+pub(super) fn smoothest(group: &Group, candidates: impl Iterator<Item = usize>) -> Option<usize> {
     let (mut best, mut total) = (None, 0);
     for index in candidates {
         let (current, effective) = group.peers[index].earn();

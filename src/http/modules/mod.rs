@@ -9,4 +9,5 @@ pub mod limit_conn;
 pub mod limit_req;
 pub mod map;
 pub mod realip;
+pub mod proxy;
 pub mod split_clients;

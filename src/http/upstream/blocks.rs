@@ -3,7 +3,10 @@
 use super::trail;
 use crate::conf::*;
 use crate::http::{Builtin, HttpModule, Merging, Request, Template, keyed, var};
+use crate::log;
 use crate::upstream::block::Plan;
+use crate::upstream::peer::{Options, Peer};
+use crate::upstream::round_robin::RoundRobin;
 use crate::upstream::{Named, Upstream, UpstreamTable, Url};
 use std::rc::Rc;
 
@@ -66,6 +69,20 @@ impl Main {
     /// The upstream that a URL given by a variable means.
     pub fn find(&self, url: &Url) -> Option<&Rc<Named>> {
         self.table.find(url)
+    }
+
+    /// An upstream of the addresses that a URL given by a variable names.
+    ///
+    /// Errors: the status that ends the request; the reason was logged.
+    pub async fn resolve(&self, r: &Request, url: &Url) -> Result<Rc<Upstream>, u16> {
+        let host = &url.host;
+        let Some(address) = &url.address else {
+            log::error!(r, "no resolver defined to resolve {host}");
+            return Err(502);
+        };
+        let peer = Rc::new(Peer::new(address.clone(), host.as_str().into(), Options::default()));
+        let name = host.as_str().into();
+        Ok(Rc::new(Upstream::new(name, vec![peer], Box::new(RoundRobin), None)))
     }
 
     /// The value of the key that `upstream` is balanced by; empty if it is not.

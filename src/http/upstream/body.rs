@@ -175,8 +175,10 @@ impl ReplyBody {
     fn write_to_file(&mut self, piece: &[u8]) -> Result<(), String> {
         let temp = &self.rules.temp_path;
         if self.spill.is_none() {
-            let file = TempFile::create(&temp.path, &temp.levels, Keep::WhileUsed)
-                .map_err(|e| format!("open() \"{}\" failed ({})", temp.path.display(), os_error(&e)))?;
+            let file =
+                TempFile::create(&temp.path, &temp.levels, Keep::WhileUsed).map_err(|e| {
+                    format!("open() \"{}\" failed ({})", temp.path.display(), os_error(&e))
+                })?;
             log::warn!(
                 &self.who,
                 "an upstream response is buffered to a temporary file {} while reading upstream",
@@ -185,8 +187,9 @@ impl ReplyBody {
             self.spill = Some(Spill { file: Rc::new(OpenFile::temporary(file)), written: 0 });
         }
         let spill = self.spill.as_mut().expect("just made");
-        file::write_at(spill.file.as_fd(), piece, spill.written)
-            .map_err(|e| format!("write() \"{}\" failed ({})", temp.path.display(), os_error(&e)))?;
+        file::write_at(spill.file.as_fd(), piece, spill.written).map_err(|e| {
+            format!("write() \"{}\" failed ({})", temp.path.display(), os_error(&e))
+        })?;
         let (at, len) = (spill.written, piece.len() as u64);
         spill.written += len;
         match self.ahead.back_mut() {

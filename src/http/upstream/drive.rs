@@ -5,6 +5,7 @@ use super::answer::{self, Elsewhere};
 use super::body::{Begin, Line, ReplyBody};
 use super::next::{Failed, Progress};
 use super::rules::Rules;
+use super::secure::Handshake;
 use super::talk::{BodyFacts, HeadStep, Talk, Unframe, Written};
 use super::trail::{Attempt, Note, Trail};
 use super::tunnel::{self, Join};
@@ -15,11 +16,12 @@ use crate::event::{self, Deadline};
 use crate::http::body::{Body, Fault, Whose};
 use crate::http::send::RateOverride;
 use crate::http::{Request, Verdict, status};
-use crate::io::{Buf, Chunk, Size, Slice};
+use crate::io::{Buf, Chunk, Conn, Size, Slice};
 use crate::log;
 use crate::proto::h1::{Piece, Version};
 use crate::proto::header::HeaderId;
 use crate::sys::socket::{Address, Departure};
+use crate::tls::fault::HandshakeFault;
 use crate::upstream::connect::{self, ConnectFault, Way};
 use crate::upstream::pool::Tag;
 use crate::upstream::{Ask, Kept, Turn, Upstream};
@@ -35,6 +37,8 @@ pub struct Route {
     pub upstream: Rc<Upstream>,
     /// The value of its `hash` key.
     pub key: Vec<u8>,
+    /// TLS, if it is to be spoken.
+    pub secure: Option<Handshake>,
 }
 
 /// What becomes of a failed try.
@@ -108,11 +112,7 @@ pub async fn pass<T: Talk>(r: &mut Request, route: Route, mut talk: T) -> Verdic
 }
 
 impl Trip {
-    async fn prepare<T: Talk>(
-        r: &mut Request,
-        route: Route,
-        talk: &mut T,
-    ) -> Result<Trip, u16> {
+    async fn prepare<T: Talk>(r: &mut Request, route: Route, talk: &mut T) -> Result<Trip, u16> {
         let (source, facts) = take_body(r, &route.rules, talk).await?;
         let written = talk.request(r, facts)?;
         let client = r.client.peer_ip();
@@ -141,11 +141,7 @@ impl Trip {
     }
 
     /// One try: to a peer and back with the head of its reply.
-    async fn attempt<T: Talk>(
-        &mut self,
-        r: &mut Request,
-        talk: &mut T,
-    ) -> Result<Arrived, Broken> {
+    async fn attempt<T: Talk>(&mut self, r: &mut Request, talk: &mut T) -> Result<Arrived, Broken> {
         self.sent = false;
         let Some(turn) = self.route.upstream.pick(&mut self.ask) else {
             self.note(r, talk, self.route.upstream.name.clone());
@@ -205,7 +201,7 @@ impl Trip {
 
     /// A connection to the peer: one that has waited, or a new one.
     async fn connection(&mut self, r: &Request, turn: &Turn) -> Result<Box<Kept>, Broken> {
-        let tag = Tag { place: self.place(), ..Tag::default() };
+        let tag = self.tag();
         let pool = self.route.upstream.pool.as_ref();
         if let Some(pool) = pool.filter(|_| !self.avoid_pool)
             && let Some(kept) = pool.take(turn.peer(), &tag)
@@ -227,18 +223,39 @@ impl Trip {
             timeout: rules.connect_timeout,
             nodelay: r.place.location.core.tcp_nodelay,
         };
-        let connecting = connect::connect(turn.peer(), &way, pool, tag);
-        match self.unless_client_leaves(r, connecting, "connecting to upstream").await? {
-            Ok(kept) => Ok(kept),
-            Err(fault) => Err(Broken::Failed(connect_failed(r, &turn.peer().address, fault))),
+        let connecting = connect::connect(turn.peer(), &way);
+        let doing = "connecting to upstream";
+        let stream = match self.unless_client_leaves(r, connecting, doing).await? {
+            Ok(stream) => stream,
+            Err(fault) => {
+                return Err(Broken::Failed(connect_failed(r, &turn.peer().address, fault)));
+            }
+        };
+        let Some(secure) = &self.route.secure else {
+            return Ok(Kept::new(Conn::plain(stream), None, pool, turn.peer(), tag));
+        };
+        let (client, name) = (&*secure.client, &*secure.name);
+        let doing = "SSL handshaking to upstream";
+        let handshake = connect::secure(stream, turn.peer(), client, name, way.timeout);
+        match self.unless_client_leaves(r, handshake, doing).await? {
+            Ok((conn, info)) => Ok(Kept::new(conn, Some(info), pool, turn.peer(), tag)),
+            Err(fault) => Err(Broken::Failed(handshake_failed(r, fault))),
         }
     }
 
-    /// Which place's connections may be used, if the pool keeps them apart.
-    fn place(&self) -> usize {
-        match &self.route.upstream.pool {
+    /// Which waiting connections may be used.
+    fn tag(&self) -> Tag {
+        let place = match &self.route.upstream.pool {
             Some(pool) if pool.rules().local => Rc::as_ptr(&self.route.rules) as usize,
             _ => 0,
+        };
+        match &self.route.secure {
+            None => Tag { place, ..Tag::default() },
+            Some(secure) => Tag {
+                place,
+                tls: Rc::as_ptr(&secure.client) as usize,
+                name: Some(secure.name.clone()),
+            },
         }
     }
 
@@ -516,9 +533,27 @@ fn connect_failed(r: &Request, to: &Address, fault: ConnectFault) -> Failed {
                 true => {
                     log::error!(r, "connect(){whereto} failed{os} while connecting to upstream");
                 }
-                false => log::crit!(r, "connect(){whereto} failed{os} while connecting to upstream"),
+                false => {
+                    log::crit!(r, "connect(){whereto} failed{os} while connecting to upstream")
+                }
             }
             Failed::Error
+        }
+    }
+}
+
+fn handshake_failed(r: &Request, fault: Option<HandshakeFault>) -> Failed {
+    match fault {
+        Some(fault) => {
+            log::error!(r, "{fault} while SSL handshaking to upstream");
+            Failed::Error
+        }
+        None => {
+            log::error!(
+                r,
+                "upstream timed out (110: Connection timed out) while SSL handshaking to upstream"
+            );
+            Failed::Timeout
         }
     }
 }
@@ -561,11 +596,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn poll<T: Talk>(
-        &mut self,
-        talk: &mut T,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<usize, Broken>> {
+    fn poll<T: Talk>(&mut self, talk: &mut T, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
         if !self.upload.is_done() && self.write_error.is_none() {
             self.send(cx)?;
         }
@@ -579,10 +610,7 @@ impl<'a> Exchange<'a> {
         }
         if self.kept.deadline.poll(cx).is_ready() {
             let doing = self.doing();
-            log::error!(
-                self.r,
-                "upstream timed out (110: Connection timed out) while {doing}"
-            );
+            log::error!(self.r, "upstream timed out (110: Connection timed out) while {doing}");
             return Poll::Ready(Err(Broken::Failed(Failed::Timeout)));
         }
         let awaits_client = self.upload.awaits_source();
@@ -706,4 +734,3 @@ impl<'a> Exchange<'a> {
         }
     }
 }
-

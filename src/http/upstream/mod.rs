@@ -1,7 +1,7 @@
 //! The client's side of HTTP and its kin: handing a request to an upstream and its reply back.
 //!
 //! Reading order: `talk` (what a protocol has to say) · `rules`, `names`, `next` (the directives
-//! that all protocols share) · `drive` (the tries of one request) · `upload` (request out) ·
+//! that all protocols share) · `secure` (TLS) · `drive` (the tries of one request) · `upload` (request out) ·
 //! `answer`, `body` (reply back) · `tunnel` (after a 101) · `trail`, `who` (variables, log) ·
 //! `blocks` (`upstream {}` and the `$upstream_…` variables).
 //!
@@ -15,6 +15,7 @@ pub mod drive;
 pub mod names;
 pub mod next;
 pub mod rules;
+pub mod secure;
 pub mod spare;
 pub mod talk;
 pub mod trail;
@@ -24,7 +25,9 @@ pub mod who;
 
 pub use blocks::Upstreams;
 pub use drive::{Route, pass};
-pub use rules::{RawRules, Rules};
 pub(crate) use rules::upstream_rows;
+pub use rules::{RawRules, Rules};
+pub(crate) use secure::upstream_ssl_rows;
+pub use secure::{RawSecure, Secure};
 pub use talk::{BodyFacts, HeadStep, Talk, Written};
 pub use trail::Trail;

@@ -160,8 +160,7 @@ mod tests {
 
     #[test]
     fn what_may_be_tried_again() {
-        let fresh =
-            Progress { sent: false, body_is_gone: false, elapsed: Duration::from_secs(1) };
+        let fresh = Progress { sent: false, body_is_gone: false, elapsed: Duration::from_secs(1) };
         let sent = Progress { sent: true, ..fresh };
         let rules = |words: &str, timeout| NextRules {
             on: read(words).unwrap(),
