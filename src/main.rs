@@ -3,7 +3,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
-use tollbar::cycle::{Draft, Listening, Opening, Options};
+use tollbar::cycle::{self, Draft, Listening, Opening, Options};
 use tollbar::log::{self, Files, Level, Log};
 use tollbar::process::{self, CommandLine, Launch};
 use tollbar::sys;
@@ -21,6 +21,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if line.reference {
+        print!("{}", cycle::reference());
+        return ExitCode::SUCCESS;
+    }
     if line.version {
         show_version(&line);
         if !line.test {

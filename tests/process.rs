@@ -131,7 +131,7 @@ fn a_worker_that_dies_is_replaced() {
 
 #[test]
 fn upgrade_and_finish() {
-    site(&server("first")).as_daemon().run(|t| {
+    site(&server("first")).into_background().run(|t| {
         t.ask("GET /").expect("200 first");
         let old = t.master();
         t.configure(&format!("events {{ }} http {{ {} }}", server("second")));
@@ -152,7 +152,7 @@ fn upgrade_and_finish() {
 
 #[test]
 fn upgrade_and_go_back() {
-    site(&server("first")).as_daemon().run(|t| {
+    site(&server("first")).into_background().run(|t| {
         let old = t.master();
         t.configure(&format!("events {{ }} http {{ {} }}", server("second")));
         t.signal(Signal::SIGUSR2);
@@ -202,7 +202,7 @@ fn an_idle_connection_survives_no_quit_for_long() {
 
 #[test]
 fn into_the_background() {
-    site(&server("a")).as_daemon().run(|t| {
+    site(&server("a")).into_background().run(|t| {
         t.ask("GET /").expect("200 a");
         let master = procs::describe(t.master()).unwrap();
         assert!(master.role.starts_with("master process"), "{master:?}");

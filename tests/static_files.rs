@@ -203,7 +203,7 @@ nginx_test!(
 nginx_test!(files_without_permission, "server { root {DIR}/html; }", |t| {
     use std::os::unix::fs::PermissionsExt;
     t.file("html/secret", "secret");
-    std::fs::set_permissions(t.dir().join("html/secret"), std::fs::Permissions::from_mode(0))
+    std::fs::set_permissions(t.dir().join("html/secret"), std::fs::Permissions::from_mode(0o0))
         .unwrap();
     t.ask("GET /secret").expect("403");
     t.error_log().expect("[error] *open() \"*/html/secret\" failed (13: Permission denied)");

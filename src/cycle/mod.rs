@@ -13,6 +13,7 @@ mod affinity;
 mod core;
 mod events;
 mod listening;
+mod reference;
 mod sockets;
 mod top;
 
@@ -20,7 +21,7 @@ pub use affinity::Affinity;
 pub use core::{Core, ThreadPool};
 pub use events::Events;
 pub use listening::{Listening, Opening};
-pub use top::tables;
+pub use reference::reference;
 
 use crate::conf::{self, Note, Paths, Reading};
 use crate::event::{Service, Wanted};

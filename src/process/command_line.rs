@@ -22,6 +22,8 @@ pub struct CommandLine {
     error_log: Option<OsString>,
     conf_file: Option<OsString>,
     directives: Option<String>,
+    /// `--directives`: print the directive reference.
+    pub reference: bool,
 }
 
 impl CommandLine {
@@ -33,6 +35,10 @@ impl CommandLine {
             let option = match parser.next().map_err(|error| error.to_string())? {
                 None => return Ok(line),
                 Some(Arg::Short(letter)) => letter,
+                Some(Arg::Long("directives")) => {
+                    line.reference = true;
+                    continue;
+                }
                 Some(Arg::Long(_)) => return Err("invalid option: \"-\"".into()),
                 Some(Arg::Value(word)) => {
                     return Err(format!("invalid option: \"{}\"", word.to_string_lossy()));

@@ -89,7 +89,7 @@ impl Site {
     }
 
     /// The program goes into the background by itself.
-    pub fn as_daemon(mut self) -> Site {
+    pub fn into_background(mut self) -> Site {
         self.daemon = true;
         self.conf = self.conf.replace("daemon off", "daemon on");
         self.file("nginx.conf", &self.conf);

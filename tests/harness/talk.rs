@@ -72,10 +72,9 @@ pub fn request_bytes(text: &str, connection: &str) -> (String, String) {
             head += &format!("{name} {value}\r\n");
         }
     }
-    if let Some(body) = &body {
-        if !given("transfer-encoding:") && !given("content-length:") {
-            head += &format!("Content-Length: {}\r\n", body.len());
-        }
+    let framed = given("transfer-encoding:") || given("content-length:");
+    if let Some(body) = body.as_ref().filter(|_| !framed) {
+        head += &format!("Content-Length: {}\r\n", body.len());
     }
     let method = line.split(' ').next().unwrap_or_default().to_string();
     (format!("{head}\r\n{}", body.unwrap_or_default()), method)
