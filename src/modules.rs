@@ -4,12 +4,13 @@
 //! bottom.
 
 use crate::http::modules::*;
-use crate::http::{Entry, Modules, core, upstream};
+use crate::http::{Entry, Modules, core, open_files, upstream};
 
 /// The HTTP server's features.
 #[rustfmt::skip]
 pub static HTTP: Modules = &[
     &Entry::<core::Core>::NEW,
+    &Entry::<open_files::OpenFiles>::NEW,
     // Variables.
     &Entry::<map::Map>::NEW,
     &Entry::<geo::Geo>::NEW,
@@ -25,6 +26,11 @@ pub static HTTP: Modules = &[
     // Content.
     &Entry::<upstream::Upstreams>::NEW,
     &Entry::<proxy::Proxy>::NEW,
+    &Entry::<index::Index>::NEW,
+    &Entry::<static_file::StaticFile>::NEW,
     // Header filters.
+    &Entry::<not_modified::NotModified>::NEW,
+    &Entry::<headers::Headers>::NEW,
     // The log.
+    &Entry::<log::AccessLog>::NEW,
 ];

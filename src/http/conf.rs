@@ -582,4 +582,9 @@ impl HttpConf {
     pub fn start(self: &Rc<HttpConf>, role: Role) -> io::Result<()> {
         self.modules.iter().try_for_each(|module| module.start(self, role))
     }
+
+    /// Writes what modules hold back for log files.
+    pub fn flush_logs(&self) {
+        self.modules.iter().for_each(|module| module.flush_logs(self));
+    }
 }

@@ -46,6 +46,9 @@ pub trait HttpModule: 'static {
     fn start(_http: &Rc<HttpConf>, _role: Role) -> io::Result<()> {
         Ok(())
     }
+
+    /// Writes what is buffered for log files.
+    fn flush_logs(_http: &HttpConf) {}
 }
 
 /// The kind of block that a location's configuration was written in.
@@ -180,6 +183,8 @@ pub trait Erased: Sync {
     fn install(&self, confs: &Confs, p: &mut Pipeline);
     /// The module's part of a process's start.
     fn start(&self, http: &Rc<HttpConf>, role: Role) -> io::Result<()>;
+    /// The module's part of flushing logs.
+    fn flush_logs(&self, http: &HttpConf);
     /// Its built-in variables.
     fn variables(&self) -> &'static [Builtin];
     /// Its directives, for the reference.
@@ -250,6 +255,10 @@ impl<M: HttpModule> Erased for Entry<M> {
 
     fn start(&self, http: &Rc<HttpConf>, role: Role) -> io::Result<()> {
         M::start(http, role)
+    }
+
+    fn flush_logs(&self, http: &HttpConf) {
+        M::flush_logs(http);
     }
 
     fn variables(&self) -> &'static [Builtin] {

@@ -55,6 +55,10 @@ impl Service for HttpService {
     fn cut(&self) {
         self.life.cut();
     }
+
+    fn flush_logs(&self) {
+        self.conf.flush_logs();
+    }
 }
 
 impl HttpService {

@@ -10,6 +10,7 @@
 
 pub mod h1;
 pub mod uri;
+pub mod date;
 pub mod escape;
 pub mod header;
 pub mod host;

@@ -157,6 +157,21 @@ pub fn facts_of(fd: BorrowedFd<'_>) -> io::Result<Facts> {
     retry(|| fstat(fd)).map(|stat| Facts::from_os(&stat))
 }
 
+/// Whether nothing can be at that path.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ENAMETOOLONG))
+}
+
+/// Whether something is there that we may not have.
+pub fn is_denied(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EACCES) || is_refused_link(error)
+}
+
+/// Whether a symbolic link was in the way of `open_checked`.
+pub fn is_refused_link(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMLINK | libc::ELOOP))
+}
+
 /// Reads at offset `at`; 0 is the end of the file.
 pub fn read_at(fd: BorrowedFd<'_>, buf: &mut [u8], at: u64) -> io::Result<usize> {
     let at = offset(at)?;

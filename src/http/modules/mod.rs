@@ -5,9 +5,14 @@
 pub mod access;
 pub mod auth_basic;
 pub mod geo;
+pub mod headers;
+pub mod index;
 pub mod limit_conn;
 pub mod limit_req;
+pub mod log;
 pub mod map;
-pub mod realip;
+pub mod not_modified;
 pub mod proxy;
+pub mod realip;
 pub mod split_clients;
+pub mod static_file;
