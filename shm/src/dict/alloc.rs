@@ -75,7 +75,7 @@ impl<'d> Shard<'d> {
     /// Puts `page` in front of one of the class's lists.
     pub fn enlist(&self, part: Part, class: usize, page: usize) {
         let head = self.part(part, class);
-        let first = page_in(head.load(Relaxed));
+        let first = self.first(part, class);
         self.set_neighbours(part, page, first, None);
         if let Some(first) = first {
             self.set_neighbours(part, first, self.after(part, first), Some(page));

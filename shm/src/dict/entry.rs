@@ -17,6 +17,8 @@ use crate::hash::{hash, scramble};
 
 /// Words before the key.
 pub(super) const HEAD_WORDS: usize = 4;
+/// Words of a list's value: its first element, its last, and how many there are.
+pub(super) const LIST_WORDS: usize = 3;
 /// Longest key, bytes (OpenResty's limit).
 pub const KEY_MAX: usize = 65_535;
 /// Says "an entry starts here"; anything else in its place is garbage.
@@ -114,7 +116,13 @@ impl Shape {
             return None;
         }
         let kind = Kind::from_byte((word >> 48) as u8)?;
-        Some(Shape { kind, key_len: (word >> 32) as u16 as usize, value_len: word as u32 as usize })
+        let (key_len, value_len) = ((word >> 32) as u16 as usize, word as u32 as usize);
+        let fits = match kind {
+            Kind::String | Kind::ElementString => true,
+            Kind::List => value_len == LIST_WORDS * 8,
+            _ => value_len == 8,
+        };
+        fits.then_some(Shape { kind, key_len, value_len })
     }
     pub fn encode(self) -> u64 {
         let lens = (self.key_len as u64) << 32 | self.value_len as u64;
@@ -201,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_shape_is_decoded_as_it_was_encoded_and_garbage_is_not() {
-        let shape = Shape { kind: Kind::List, key_len: KEY_MAX, value_len: u32::MAX as usize };
+        let shape = Shape { kind: Kind::String, key_len: KEY_MAX, value_len: u32::MAX as usize };
         assert_eq!(Shape::decode(shape.encode()), Some(shape));
         assert_eq!(Shape::decode(0), None);
         assert_eq!(Shape::decode(shape.encode() ^ 1 << 63), None);

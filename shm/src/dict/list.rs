@@ -7,13 +7,10 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::entry::{HEAD_WORDS, Key, Kind, Ref, Shape, Slot};
+use super::entry::{HEAD_WORDS, Key, Kind, LIST_WORDS, Ref, Shape, Slot};
 use super::shard::{Shard, Spot};
 use super::store::{Draft, Failure};
 use super::{Dict, Error, Owned, Room, Value};
-
-/// Words of a list's value.
-const LIST_WORDS: usize = 3;
 
 /// Which end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +84,9 @@ impl Dict {
                 found = shard.find(&key);
             }
             length = match found {
-                Some(spot) => shard.attach(&spot, slot, end),
+                Some(spot) => {
+                    shard.attach(&spot, slot, end).ok_or(Failure::Final(Error::NotAList))?
+                }
                 None => shard.start_list(&key, slot, now_ms)?,
             };
             Ok(())
@@ -181,8 +180,9 @@ impl<'d> Shard<'d> {
         Ok(1)
     }
 
-    fn attach(&self, list: &Spot<'d>, new: Slot<'d>, end: End) -> u64 {
-        let ends = self.dict.ends(list.slot, list.shape).expect("a sound list has its words");
+    /// Nothing if the list's entry is damaged.
+    fn attach(&self, list: &Spot<'d>, new: Slot<'d>, end: End) -> Option<u64> {
+        let ends = self.dict.ends(list.slot, list.shape)?;
         let (one, owner) = (u64::from(new.at.0), list.slot.at);
         let (first, last) = (ends.first.load(Relaxed), ends.last.load(Relaxed));
         match end {
@@ -206,7 +206,7 @@ impl<'d> Shard<'d> {
         let count = ends.count.load(Relaxed).wrapping_add(1);
         ends.count.store(count, Relaxed);
         self.dict.touch(list.slot.at);
-        count
+        Some(count)
     }
 
     fn detach(&self, list: &Spot<'d>, end: End) -> Option<Owned> {

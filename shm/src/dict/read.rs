@@ -17,8 +17,8 @@ use crate::region::copy_out;
 
 /// Attempts of a reader before it takes the lock.
 const RETRIES: usize = 100;
-/// More entries than a chain can have (28 chains per 64 entries): garbage, or our view is stale.
-pub(super) const CHAIN_MAX: usize = 4096;
+/// More entries than a chain ever has (28 chains share 64 entries at most): a circle.
+pub(super) const CHAIN_MAX: usize = 512;
 
 /// What a reader found at one look. What it copied lies where its closure put it: handing values
 /// out through nested enums cost more than the lookup.
@@ -58,9 +58,13 @@ impl Dict {
         let line = self.line(self.line_of(key.hash));
         let before = line[0].load(Acquire);
         let mut link = Link(line[Dict::head_of(key.hash)].load(Acquire));
-        let mut answer = Look::Absent;
+        // A chain without an end answers so.
+        let mut answer = Look::Unsettled;
         for _ in 0..CHAIN_MAX {
-            let Some(at) = link.slot() else { break };
+            let Some(at) = link.slot() else {
+                answer = Look::Absent;
+                break;
+            };
             let Some(slot) = self.slot(at) else { return Look::Unsettled };
             if link.tag() == key.tag() {
                 let Some(shape) = slot.shape() else { return Look::Unsettled };

@@ -106,7 +106,10 @@ impl<'d> Shard<'d> {
     pub fn each_in_line(&self, line: usize, visit: &mut impl FnMut(&Spot<'d>) -> Walk) -> bool {
         for head in &self.dict.line(line)[1..] {
             let mut holder = head;
-            for _ in 0..CHAIN_MAX {
+            for n in 0..=CHAIN_MAX {
+                if n == CHAIN_MAX {
+                    holder.store(0, Release);
+                }
                 let Some(spot) = self.spot_at(holder, line) else { break };
                 match visit(&spot) {
                     Walk::On => holder = spot.slot.next(),
@@ -163,6 +166,8 @@ impl<'d> Shard<'d> {
             }
             holder = spot.slot.next();
         }
+        // A circle: cut it here.
+        holder.store(0, Release);
         None
     }
 
