@@ -1,5 +1,7 @@
 //! Regions filled with nonsense: refused, or survived. Never a crash, never a hang.
 
+mod scribble;
+
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -141,5 +143,19 @@ fn cells_and_queues_full_of_nonsense_are_survived() {
             queue.push(b"x");
             queue.pop(&mut Vec::new());
         }
+    }
+}
+
+#[test]
+fn plausible_nonsense_between_operations_is_survived() {
+    let mut rng = 5;
+    for _ in 0..300 {
+        let data: Vec<u8> = (0..1600)
+            .map(|_| {
+                rng += 1;
+                scramble(rng) as u8
+            })
+            .collect();
+        scribble::drive(&data);
     }
 }

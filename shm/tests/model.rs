@@ -258,7 +258,8 @@ fn check(dict: &mut Dict, m: &mut Model, op: Op) {
             let mut want: Vec<_> =
                 m.map.iter().filter(|(_, e)| m.is_live(e)).map(|(k, _)| name(*k)).collect();
             let mut got = dict.get_keys(0, m.now).unwrap();
-            (want.sort(), got.sort());
+            want.sort();
+            got.sort();
             assert_eq!(got, want);
             assert_eq!(dict.get_keys(2, m.now).unwrap().len(), want.len().min(2));
         }
