@@ -3,7 +3,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
-use tollbar::cycle::{self, Draft, Listening, Opening, Options};
+use tollbar::cycle::{self, Draft, Listening, Opening, Options, Zones};
 use tollbar::log::{self, Files, Level, Log};
 use tollbar::process::{self, CommandLine, Launch};
 use tollbar::sys;
@@ -85,8 +85,9 @@ fn test(line: &CommandLine, options: &Options, draft: Draft) -> ExitCode {
         log::say(format_args!("the configuration file {file} syntax is ok"));
     }
     let dump = draft.dump.clone();
-    let tried = process::rehearse_pid_file(&draft.core.pid)
-        .and_then(|()| draft.open(&Listening::default(), Opening::Test).map(drop));
+    let tried = process::rehearse_pid_file(&draft.core.pid).and_then(|()| {
+        draft.open(&Listening::default(), &Zones::default(), Opening::Test).map(drop)
+    });
     if let Err(message) = tried {
         log::emerg!("{message}");
         return not_right(line, options);

@@ -9,3 +9,4 @@
 #[macro_use]
 mod harness;
 mod command_line;
+mod process_tree;

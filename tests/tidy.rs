@@ -43,6 +43,10 @@ const LIBC_IN: &[&str] = &["src/sys/", "shm/"];
 /// Names that say nothing.
 const NO_NAMES: &[&str] = &["util", "utils", "common", "helpers", "types", "prelude", "misc"];
 
+/// Files whose name says something after all: (file, why).
+const NAMED_SO: &[(&str, &str)] =
+    &[("src/process/helper.rs", "the helper process, a member of the tree")];
+
 const COLUMNS_MAX: usize = 100;
 const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 800;
@@ -146,7 +150,8 @@ fn names_say_something() {
     let mut bad = Vec::new();
     for file in sources(&["src", "shm/src", "tests", "benches"]) {
         let path = file.name.trim_end_matches(".rs");
-        if path.split('/').any(|part| NO_NAMES.contains(&part)) {
+        let named_so = NAMED_SO.iter().any(|(name, _)| *name == file.name);
+        if !named_so && path.split('/').any(|part| NO_NAMES.contains(&part)) {
             bad.push(file.name);
         }
     }

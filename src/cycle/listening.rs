@@ -2,9 +2,9 @@
 //!
 //! The sockets of one address are a [`Group`] in the kernel, which chooses one of them for each new
 //! connection. A group's sockets stand here in the kernel's own order: the first ones are the
-//! workers' seats, the ones behind them are *retiring*. When a reload leaves fewer workers, the last
-//! sockets retire: new connections are steered to the others, workers accept what still waits in
-//! the queues, and only then the sockets are closed, because closing a socket resets its queue.
+//! workers' seats, the ones behind them are *retiring*. When a reload leaves fewer workers, the
+//! last sockets retire: new connections are steered to the others, workers accept what still waits
+//! in the queues, and only then the sockets are closed, because closing a socket resets its queue.
 //! Retiring from the end keeps the numbers of the others (see `sys::listener`).
 //!
 //! **Invariant:** the master's process holds every socket of a cycle; any child holds only those

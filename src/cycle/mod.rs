@@ -16,15 +16,18 @@ mod listening;
 mod reference;
 mod sockets;
 mod top;
+mod zones;
 
+pub use crate::conf::Paths;
 pub use affinity::Affinity;
 pub use core::{Core, ThreadPool};
 pub use events::Events;
 pub use listening::{Listening, Opening};
 pub use reference::reference;
+pub use zones::Zones;
 
-use crate::conf::{self, Note, Paths, Reading};
-use crate::event::{Service, Wanted};
+use crate::conf::{self, Note, Reading};
+use crate::event::{Service, Wanted, Zone, ZoneTable};
 use crate::log::{self, Files, Log, Os};
 use crate::sys::process;
 use std::cell::RefCell;
@@ -50,6 +53,7 @@ pub struct Draft {
     /// Every file read, in order, for `-T`.
     pub dump: Vec<(String, Vec<u8>)>,
     wanted: Wanted,
+    zones: Vec<Rc<Zone>>,
     files: Files,
     log: Log,
 }
@@ -60,6 +64,7 @@ pub struct Cycle {
     pub events: Events,
     pub log: Log,
     pub files: Files,
+    pub zones: Zones,
     /// Empty in a child, which got its own sockets with its post.
     pub listening: RefCell<Listening>,
     pub services: Vec<Rc<dyn Service>>,
@@ -79,14 +84,21 @@ impl Draft {
         let (mut core, events, error_log) = finished.map_err(conf::Error::placeless)?;
         let wanted: Wanted = reading.shelf.take();
         core.privileged |= wanted.privileged;
+        let zones = reading.shelf.take::<ZoneTable>().finish().map_err(conf::Error::placeless)?;
         let mut files: Files = reading.shelf.take();
         let log = error_log.into_main_log(&mut files, options.error_log.as_deref());
-        Ok(Draft { core, events, dump: reading.dump, wanted, files, log })
+        Ok(Draft { core, events, dump: reading.dump, wanted, zones, files, log })
     }
 
     /// Opens what the draft wants. The error is a sentence; some of what led to it is logged.
-    pub fn open(self, old: &Listening, opening: Opening) -> Result<Cycle, String> {
+    pub fn open(
+        self,
+        old: &Listening,
+        old_zones: &Zones,
+        opening: Opening,
+    ) -> Result<Cycle, String> {
         self.files.open()?;
+        let zones = Zones::open(&self.zones, old_zones)?;
         let workers = if self.core.master { self.core.workers } else { 1 };
         let listening = Listening::open(&self.wanted.listeners, workers, old, opening)?;
         Ok(Cycle {
@@ -94,6 +106,7 @@ impl Draft {
             events: self.events,
             log: self.log,
             files: self.files,
+            zones,
             listening: RefCell::new(listening),
             services: self.wanted.services,
         })

@@ -10,7 +10,8 @@
 //! - `notify`, `oneshot`, `semaphore`: tasks waiting for tasks
 //! - `listen`: accepting · `slots`: how many connections a worker may hold
 //! - `offload`: jobs that would block the loop, on a few threads
-//! - `service`: what a block of the configuration does in a process · `listen_spec`: where it listens
+//! - `service`: what a block of the configuration does in a process
+//! - `listen_spec`: where it listens
 //! - `zone`: shared memory that the configuration names
 //!
 //! **Invariant:** a loop's tasks, timers and sources are touched by its own thread only; other
@@ -44,4 +45,4 @@ pub use tasks::Task;
 
 pub use listen_spec::{BACKLOG_DEFAULT, KeepAlive, ListenSpec, SocketKind};
 pub use service::{Post, Role, Seated, Service, Wanted};
-pub use zone::{ZONE_MIN_BYTES, Zone, ZoneTable, declare_zone, zone_name_and_size};
+pub use zone::{Memory, ZONE_MIN_BYTES, Zone, ZoneTable, declare_zone, zone_name_and_size};

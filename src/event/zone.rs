@@ -1,15 +1,17 @@
 //! Zones: shared memory that the configuration declares by name and size.
 //!
-//! A directive (`limit_req_zone`, `keyval_zone`, `upstream { zone … }`) wants a zone while the file is
-//! read; `cycle` opens all wanted zones before it forks, keeping those of the running cycle by
-//! name, over a binary upgrade too; from then on [`Zone::dict`] gives the memory in every process.
+//! A directive (`limit_req_zone`, `keyval_zone`, `upstream { zone … }`) wants a zone while the file
+//! is read; `cycle` opens all wanted zones before it forks, keeping those of the running cycle by
+//! name, over a binary upgrade too; from then on [`Zone::dict`] (or `cells`, `queue`) gives the
+//! memory in every process.
 //!
 //! **Invariant:** one name is one zone of one kind: `tag` says whose it is.
 use crate::conf::{Reading, Reason, value};
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use tollbar_shm::Dict;
+use tollbar_shm::inherit::ShmKind;
+use tollbar_shm::{Cells, Dict, Queue};
 
 /// The smallest zone nginx accepts: eight pages.
 pub const ZONE_MIN_BYTES: u64 = 8 * 4096;
@@ -21,42 +23,66 @@ pub struct Zone {
     pub name: String,
     /// The feature that owns it: two features cannot share a name.
     pub tag: &'static str,
-    size_bytes: Cell<u64>,
-    dict: OnceCell<Rc<Dict>>,
-    handle: Arc<OnceLock<Dict>>,
+    /// What is in it.
+    pub kind: ShmKind,
+    size: Cell<u64>,
+    memory: OnceCell<Memory>,
+    handle: Arc<OnceLock<Arc<Dict>>>,
+}
+
+/// A zone's memory, shared with the zone of that name in the next cycle.
+#[derive(Clone, Debug)]
+pub enum Memory {
+    Dict(Arc<Dict>),
+    Cells(Rc<Cells>),
+    Queue(Rc<Queue>),
 }
 
 impl Zone {
-    /// Its declared size; 0 while it was only referred to.
-    pub fn size_bytes(&self) -> u64 {
-        self.size_bytes.get()
+    /// Its declared size in bytes, for cells in blocks; 0 while it was only referred to.
+    pub fn size(&self) -> u64 {
+        self.size.get()
     }
 
-    /// The memory. Open in every process that was forked after the configuration was read.
+    /// The memory of a zone that was wanted as a dict. Like its sisters it is there in every
+    /// process that was forked after the configuration was read.
     pub fn dict(&self) -> &Dict {
-        self.dict.get().expect("the cycle opens every zone before it forks")
+        match self.memory() {
+            Memory::Dict(dict) => dict,
+            _ => unreachable!("a zone has the kind it was wanted with"),
+        }
     }
 
-    /// The memory, to be shared with the zone of the next cycle; `None` before it was opened.
-    pub fn shared_dict(&self) -> Option<Rc<Dict>> {
-        self.dict.get().cloned()
+    pub fn cells(&self) -> &Cells {
+        match self.memory() {
+            Memory::Cells(cells) => cells,
+            _ => unreachable!("a zone has the kind it was wanted with"),
+        }
     }
 
-    /// A handle that threads may hold, filled when the zone is opened: rustls asks that of what
-    /// it keeps sessions in.
-    pub fn handle(&self) -> Arc<OnceLock<Dict>> {
+    pub fn queue(&self) -> &Queue {
+        match self.memory() {
+            Memory::Queue(queue) => queue,
+            _ => unreachable!("a zone has the kind it was wanted with"),
+        }
+    }
+
+    fn memory(&self) -> &Memory {
+        self.memory.get().expect("the cycle opens every zone before it forks")
+    }
+
+    /// A handle of a dict that threads may hold, filled when the zone is opened: rustls asks that
+    /// of what it keeps sessions in.
+    pub fn handle(&self) -> Arc<OnceLock<Arc<Dict>>> {
         self.handle.clone()
     }
 
     /// Gives the zone its memory; called once, by the cycle (and by tests).
-    pub fn open(&self, dict: Rc<Dict>) {
-        if Arc::strong_count(&self.handle) > 1
-            && let Ok(fd) = dict.fd().try_clone_to_owned()
-            && let Ok(second) = Dict::open(fd)
-        {
-            let _ = self.handle.set(second);
+    pub fn open(&self, memory: Memory) {
+        if let Memory::Dict(dict) = &memory {
+            let _ = self.handle.set(dict.clone());
         }
-        let opened = self.dict.set(dict);
+        let opened = self.memory.set(memory);
         debug_assert!(opened.is_ok(), "a zone is opened once per cycle");
     }
 }
@@ -69,7 +95,7 @@ pub struct ZoneTable {
 }
 
 impl ZoneTable {
-    /// Finds or declares zone `name` for `tag`. `size_bytes` is `None` for a mere reference.
+    /// Finds or declares the dict `name` for `tag`. `size_bytes` is `None` for a mere reference.
     ///
     /// Errors: nginx's, for a second size and for a name that belongs to another feature.
     pub fn want(
@@ -78,25 +104,50 @@ impl ZoneTable {
         tag: &'static str,
         size_bytes: Option<u64>,
     ) -> Result<Rc<Zone>, Reason> {
+        self.want_kind(name, tag, ShmKind::Dict, size_bytes)
+    }
+
+    /// The same for `blocks` named blocks of counters.
+    pub fn want_cells(
+        &mut self,
+        name: &str,
+        tag: &'static str,
+        blocks: u64,
+    ) -> Result<Rc<Zone>, Reason> {
+        self.want_kind(name, tag, ShmKind::Cells, Some(blocks))
+    }
+
+    /// The same for a queue of many producers and one consumer.
+    pub fn want_queue(
+        &mut self,
+        name: &str,
+        tag: &'static str,
+        size_bytes: u64,
+    ) -> Result<Rc<Zone>, Reason> {
+        self.want_kind(name, tag, ShmKind::Queue, Some(size_bytes))
+    }
+
+    fn want_kind(
+        &mut self,
+        name: &str,
+        tag: &'static str,
+        kind: ShmKind,
+        size: Option<u64>,
+    ) -> Result<Rc<Zone>, Reason> {
         let known = self.zones.iter().find(|zone| zone.name == name).cloned();
         let zone = known.unwrap_or_else(|| {
-            let zone = Rc::new(Zone {
-                name: name.to_owned(),
-                tag,
-                size_bytes: Cell::new(0),
-                dict: OnceCell::new(),
-                handle: Arc::default(),
-            });
+            let (size, memory, handle) = (Cell::new(0), OnceCell::new(), Arc::default());
+            let zone = Rc::new(Zone { name: name.into(), tag, kind, size, memory, handle });
             self.zones.push(zone.clone());
             zone
         });
-        if zone.tag != tag {
+        if zone.tag != tag || zone.kind != kind {
             return Err(Reason::says(format!(
                 "the shared memory zone \"{name}\" is already declared for a different use"
             )));
         }
-        if let Some(size) = size_bytes {
-            let before = zone.size_bytes.replace(size);
+        if let Some(size) = size {
+            let before = zone.size.replace(size);
             if before != 0 && before != size {
                 return Err(Reason::says(format!(
                     "the size {size} of shared memory zone \"{name}\" conflicts with already \
@@ -109,7 +160,7 @@ impl ZoneTable {
 
     /// Every zone, after reading: one that was only referred to is nginx's "zero size" error.
     pub fn finish(self) -> Result<Vec<Rc<Zone>>, String> {
-        match self.zones.iter().find(|zone| zone.size_bytes() == 0) {
+        match self.zones.iter().find(|zone| zone.size() == 0) {
             Some(zone) => Err(format!("zero size shared memory zone \"{}\"", zone.name)),
             None => Ok(self.zones),
         }

@@ -16,7 +16,8 @@ pub trait Context {
     fn debugged(&self) -> bool {
         false
     }
-    /// Appends ` while doing this, client: …, server: …, request: "…"`. Not asked for debug messages.
+    /// Appends ` while doing this, client: …, server: …, request: "…"`. Not asked for debug
+    /// messages.
     fn describe(&self, _line: &mut Line) {}
 }
 

@@ -1,9 +1,9 @@
 //! The error log: levels, targets, reopening.
 //!
 //! A message is written by a macro: `log::error!("…")` to the log of the process, or
-//! `log::error!(&ctx, "…")` where `ctx` is a [`Context`] (a connection, a request) that knows its own log
-//! and what to say about itself. The macro first compares one static byte with the level, so a level
-//! that no log of the process wants costs a load and a branch, and nothing is formatted.
+//! `log::error!(&ctx, "…")` where `ctx` is a [`Context`] (a connection, a request) that knows its
+//! own log and what to say about itself. The macro first compares one static byte with the level,
+//! so a level that no log of the process wants costs a load and a branch, and nothing is formatted.
 //!
 //! The line is nginx's: `2026/11/24 23:01:05 [error] PID#TID: *CONN message, client: …`.
 //!

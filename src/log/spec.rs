@@ -38,7 +38,8 @@ impl Spec {
         Log::of(self.0)
     }
 
-    /// The log of the process: as nginx, a file is always among the targets, `default` if none is named.
+    /// The log of the process: as nginx, a file is always among the targets, `default` if none is
+    /// named.
     pub fn into_main_log(mut self, files: &mut Files, default: Option<&Path>) -> Log {
         let has_file = self.0.iter().any(|t| matches!(t.output, Output::File(_) | Output::Stderr));
         if !has_file {

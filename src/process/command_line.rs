@@ -1,7 +1,6 @@
 //! The command line, in nginx's spelling: `-tq`, `-s reload`, `-c/etc/x`.
 use super::signals::Order;
-use crate::conf::Paths;
-use crate::cycle::Options;
+use crate::cycle::{Options, Paths};
 use lexopt::{Arg, Parser};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -75,7 +74,8 @@ impl CommandLine {
 
     /// Where everything lies.
     pub fn options(&self) -> Options {
-        // A folder, whether or not a slash was written: `-p dir` gives `dir/…`, and `-p ''` nothing.
+        // A folder, whether or not a slash was written: `-p dir` gives `dir/…`, and `-p ''`
+        // nothing.
         let prefix = self.prefix.as_ref().map_or_else(|| PREFIX.into(), PathBuf::from);
         let conf_file = prefix.join(self.conf_file.as_deref().unwrap_or(CONF_FILE.as_ref()));
         let conf_prefix = match (conf_file.parent(), &self.conf_file) {

@@ -206,7 +206,8 @@ impl Master {
     /// Puts the configuration file's present contents in force, or changes nothing.
     fn reconfigure(&mut self) -> Result<(), String> {
         let draft = Draft::read(&self.launch.options).map_err(|error| error.to_string())?;
-        let cycle = draft.open(&self.cycle.listening.borrow(), Opening::Exclusive)?;
+        let cycle =
+            draft.open(&self.cycle.listening.borrow(), &self.cycle.zones, Opening::Exclusive)?;
         if cycle.core.pid != self.cycle.core.pid {
             pid_file::write(&cycle.core.pid)?;
             pid_file::remove(&self.cycle.core.pid);
@@ -359,7 +360,7 @@ impl Master {
     fn hand_over(&mut self) {
         let Some(deadline) = self.handover else { return };
         let (present, ready) = self.family.present_workers();
-        let all = ready == present && self.family.vacancies.is_empty();
+        let all = present > 0 && ready == present && self.family.vacancies.is_empty();
         let late = Instant::now() >= deadline;
         if late && ready == 0 {
             log::alert!("no new worker process has begun to serve, the old ones stay");

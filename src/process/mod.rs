@@ -52,12 +52,12 @@ pub struct Launch {
 pub fn run(launch: Launch, draft: Draft) -> ExitCode {
     let inherited = upgrade::inherited(&launch.environment);
     let is_successor = inherited.is_some();
-    let old = inherited.unwrap_or_default();
+    let (old, old_zones) = inherited.unwrap_or_default();
     let opening = match pid_file::names_the_dead(&draft.core.pid) {
         true => Opening::BesideOrphans,
         false => Opening::Exclusive,
     };
-    let started = draft.open(&old, opening).and_then(|cycle| {
+    let started = draft.open(&old, &old_zones, opening).and_then(|cycle| {
         start(&cycle, old, is_successor)?;
         Ok(cycle)
     });
@@ -71,7 +71,8 @@ pub fn run(launch: Launch, draft: Draft) -> ExitCode {
     }
 }
 
-/// Puts the first cycle in force and becomes what the operator wants to see: a daemon with a pid file.
+/// Puts the first cycle in force and becomes what the operator wants to see: a daemon with a pid
+/// file.
 fn start(cycle: &crate::cycle::Cycle, old: Listening, is_successor: bool) -> Result<(), String> {
     cycle.enter(&old);
     drop(old);

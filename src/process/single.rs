@@ -81,9 +81,11 @@ impl Single {
 
     fn reload(&mut self) {
         log::notice!("reconfiguring");
-        let fresh = Draft::read(&self.launch.options)
-            .map_err(|error| error.to_string())
-            .and_then(|draft| draft.open(&self.cycle.listening.borrow(), Opening::Exclusive));
+        let fresh = Draft::read(&self.launch.options).map_err(|error| error.to_string()).and_then(
+            |draft| {
+                draft.open(&self.cycle.listening.borrow(), &self.cycle.zones, Opening::Exclusive)
+            },
+        );
         let fresh = match fresh {
             Ok(fresh) => fresh,
             Err(message) => {

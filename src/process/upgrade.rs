@@ -1,9 +1,10 @@
 //! A new binary takes the sockets over while the old one serves.
 //!
-//! `USR2` starts it with nginx's own variable `NGINX=3;4;7;`, so that a running nginx can be replaced by
-//! this program and the other way round. The sockets of one address are listed in the kernel's order.
+//! `USR2` starts it with nginx's own variable `NGINX=3;4;7;`, so that a running nginx can be
+//! replaced by this program and the other way round. The sockets of one address are listed in the
+//! kernel's order. Shared memory goes by a variable of our own, which nginx does not know.
 use super::{Launch, pid_file};
-use crate::cycle::{Cycle, Listening};
+use crate::cycle::{Cycle, Listening, Zones};
 use crate::log::{self, Os};
 use crate::sys::process;
 use std::ffi::{OsStr, OsString};
@@ -18,6 +19,8 @@ pub const NAME: &str = "new binary process";
 
 /// The variable with the sockets.
 const SOCKETS: &str = "NGINX";
+/// The variable with the shared memory zones.
+const ZONES: &str = "TOLLBAR_ZONES";
 /// Room for the new process's title; nginx leaves the same.
 const SPARE: (&str, &str) =
     ("SPARE", "XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX");
@@ -28,10 +31,15 @@ pub struct Successor {
     pub pid: u32,
 }
 
-/// The sockets that the program before us left to us; `None` if nobody did.
-pub fn inherited(environment: &[(OsString, OsString)]) -> Option<Listening> {
-    let (_, list) = environment.iter().find(|(name, _)| name == SOCKETS)?;
-    Some(Listening::inherit(&list.to_string_lossy()))
+/// What the program before us left to us; `None` if there was none.
+pub fn inherited(environment: &[(OsString, OsString)]) -> Option<(Listening, Zones)> {
+    let variable = |wanted: &str| {
+        let (_, value) = environment.iter().find(|(name, _)| name == wanted)?;
+        Some(value.to_string_lossy())
+    };
+    let listening = Listening::inherit(&variable(SOCKETS)?);
+    let zones = variable(ZONES).map(|list| Zones::inherit(&list));
+    Some((listening, zones.unwrap_or_default()))
 }
 
 /// Starts the binary that now lies where ours was started from. Our pid file makes room for its.
@@ -65,15 +73,16 @@ fn execute(launch: &Launch, cycle: &Cycle) -> io::Result<u32> {
     command.arg0(program).args(arguments).env_clear();
     command.envs(cycle.core.environment(&launch.environment));
     command.env(SOCKETS, listening.list()).env(SPARE.0, SPARE.1);
-    for socket in listening.descriptors() {
-        process::keep_over_exec(socket, true)?;
-    }
-    let started = command.spawn();
-    for socket in listening.descriptors() {
-        process::keep_over_exec(socket, false)?;
-    }
+    command.env(ZONES, cycle.zones.list());
+    let started = keep_over_exec(cycle, &listening, true).and_then(|()| command.spawn());
+    keep_over_exec(cycle, &listening, false)?;
     // The child is reaped with the others, by the master's loop.
     Ok(started?.id())
+}
+
+fn keep_over_exec(cycle: &Cycle, listening: &Listening, keep: bool) -> io::Result<()> {
+    cycle.zones.keep_over_exec(keep).map_err(io::Error::other)?;
+    listening.descriptors().try_for_each(|socket| process::keep_over_exec(socket, keep))
 }
 
 /// The program of a bare name, as the shell found it.

@@ -138,8 +138,8 @@ pub fn redirect_stderr(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::unistd::dup2_stderr(file)?)
 }
 
-/// Makes the number of `old` stand for what `new` opened; the old file is closed by this, `new` too.
-/// The number keeps its close-on-exec flag set.
+/// Makes the number of `old` stand for what `new` opened; the old file is closed by this, `new`
+/// too. The number keeps its close-on-exec flag set.
 pub fn put_in_place(new: OwnedFd, old: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both are open descriptors, borrowed or owned here; `old` stays open under its number.
     super::checked(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) })?;

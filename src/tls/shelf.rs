@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tollbar_shm::dict::Owned;
@@ -52,21 +52,21 @@ impl Shelf for Dict {
 }
 
 /// A zone of the configuration, from before it is opened: nothing is found or kept until then.
-impl Shelf for OnceLock<Dict> {
+impl Shelf for OnceLock<Arc<Dict>> {
     fn set(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
-        OnceLock::get(self).is_some_and(|dict| Shelf::set(dict, key, value, ttl))
+        OnceLock::get(self).is_some_and(|dict| Shelf::set(&**dict, key, value, ttl))
     }
 
     fn add(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
-        OnceLock::get(self).is_some_and(|dict| Shelf::add(dict, key, value, ttl))
+        OnceLock::get(self).is_some_and(|dict| Shelf::add(&**dict, key, value, ttl))
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        Shelf::get(OnceLock::get(self)?, key)
+        Shelf::get(&**OnceLock::get(self)?, key)
     }
 
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        Shelf::take(OnceLock::get(self)?, key)
+        Shelf::take(&**OnceLock::get(self)?, key)
     }
 }
 
@@ -145,7 +145,6 @@ impl Shelf for Memory {
 mod tests {
     use super::*;
     use crate::event::ZoneTable;
-    use std::rc::Rc;
     use std::sync::Arc;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -170,7 +169,7 @@ mod tests {
         let zone = ZoneTable::default().want("s", "ssl", Some(1 << 20)).unwrap();
         let shelf: Arc<dyn Shelf> = zone.handle();
         assert!(!shelf.set(b"k", b"v", HOUR) && shelf.get(b"k").is_none());
-        zone.open(Rc::new(Dict::create("s", 1 << 20).unwrap()));
+        zone.open(crate::event::Memory::Dict(Arc::new(Dict::create("s", 1 << 20).unwrap())));
         assert!(shelf.set(b"k", b"v", HOUR));
         assert_eq!(Shelf::get(zone.dict(), b"k").as_deref(), Some(&b"v"[..]));
     }
