@@ -5,12 +5,16 @@
 
 use crate::http::modules::*;
 use crate::http::{Entry, Modules, core, open_files, upstream};
+use crate::http::{Entry, Modules, core, upstream};
+use crate::http::{Entry, Modules, core, http2, ssl};
 
 /// The HTTP server's features.
 #[rustfmt::skip]
 pub static HTTP: Modules = &[
     &Entry::<core::Core>::NEW,
     &Entry::<open_files::OpenFiles>::NEW,
+    &Entry::<http2::Http2>::NEW,
+    &Entry::<ssl::Ssl>::NEW,
     // Variables.
     &Entry::<map::Map>::NEW,
     &Entry::<geo::Geo>::NEW,

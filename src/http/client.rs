@@ -30,6 +30,8 @@ pub struct Client {
     pub started_ms: u64,
     /// What the handshake settled; `None` on plain connections.
     pub tls: Option<Rc<TlsInfo>>,
+    /// Plain HTTP came to an `ssl` port: every request is answered with 497.
+    pub plain_on_tls: bool,
     /// What a PROXY header said.
     pub proxy: Option<Rc<ProxyHeader>>,
     /// The socket, for `$tcpinfo_*` and resets.

@@ -9,6 +9,7 @@ use super::phase::Pipeline;
 use super::place::{Kind, Location, LocationTree, Server};
 use super::regex::Regex;
 use super::rewrite::{self, Condition, Op};
+use super::ssl;
 use super::variable::VariableTable;
 use crate::conf::*;
 use crate::event::Role;
@@ -442,7 +443,11 @@ impl HttpBlock {
         for raw in self.servers {
             let name = primary_name(&raw.names);
             let root = maker.location(raw.place, &http, log_on).map_err(locate)?;
-            let server = Rc::new(Server { name: name.into(), root: Rc::new(root) });
+            let tls = match raw.listens.iter().any(|listen| listen.ssl) {
+                true => Some(ssl::build(&root.confs, maker.r)?),
+                false => None,
+            };
+            let server = Rc::new(Server { name: name.into(), root: Rc::new(root), tls });
             servers.push((server, raw.names, raw.listens));
         }
         let mains = maker.mains;

@@ -70,6 +70,8 @@ pub struct Server {
     pub name: Box<str>,
     /// The server's own level: the parent of its locations.
     pub root: Rc<Location>,
+    /// Its TLS, if some `listen … ssl` is among its addresses.
+    pub tls: Option<Rc<crate::tls::server::Server>>,
 }
 
 /// One place of the configuration: a location, or the own level of a server.

@@ -6,10 +6,11 @@
 use super::body::{Fault, Pull, Whose};
 use super::client::Client;
 use super::life::Life;
+use super::phase::Verdict;
 use super::request::{Head, Request, Tally};
 use super::request_body::RequestBody;
 use super::send::{self, After};
-use super::{HttpConf, error_page, finish, phase, status};
+use super::{HttpConf, error_page, finish, phase, ssl, status};
 use crate::io::{Chunk, Conn, Slice};
 use crate::proto::h1::{self, Framing, HeadError, HeadRules, KeepAlive, Progress, RequestHead};
 use crate::proto::h1::{Piece, Version};
@@ -243,6 +244,8 @@ async fn one(
     if bad_path {
         log::info!(&r, "client sent invalid request while reading client request line");
         finish_with(&mut r, 400);
+    } else if let Some(code) = ssl::objection(&r) {
+        phase::lead(&mut r, Verdict::Finish(code)).await;
     } else {
         phase::run(&mut r).await;
     }

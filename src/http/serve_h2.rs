@@ -6,9 +6,10 @@
 use super::body::{Body, Fault, Pull, Whose};
 use super::client::Client;
 use super::life::Life;
+use super::phase::Verdict;
 use super::request::{Head, Request, Tally};
 use super::request_body::RequestBody;
-use super::{Fields, HttpConf, error_page, finish, phase, send, status};
+use super::{Fields, HttpConf, error_page, finish, phase, send, ssl, status};
 use crate::io::{Chunk, Conn, Slice};
 use crate::proto::h1::{Method, Span, Version};
 use crate::proto::header::HeaderId;
@@ -158,6 +159,11 @@ async fn one(
     };
     let mut r = Request::new(http, client, Rc::new(head), server, body, tally, true);
     let fault = fault.or_else(|| place_uri(&mut r, &path));
+    if let (None, Some(code)) = (&fault, ssl::objection(&r)) {
+        phase::lead(&mut r, Verdict::Finish(code)).await;
+        reply(&mut r, respond, limits).await;
+        return finish::log(&r);
+    }
     match fault {
         Some((code, what)) => {
             log::info!(&r, "{what}");

@@ -1,15 +1,17 @@
 //! The HTTP service of a worker: from an accepted socket to a served connection.
 
 use super::client::{Client, Peer};
+use super::http2::Http2;
 use super::life::Life;
 use super::listen::Bound;
 use super::place::Address;
 use super::request::Slots;
-use super::{HttpConf, serve_h1};
+use super::{HttpConf, serve_h1, serve_h2};
 use crate::event::{self, Accepted, Accepting, Acceptor, Post, Seated, Service};
 use crate::io::{Conn, Stream};
+use crate::proto::proxy_protocol::{self, ProxyHeader, ProxyRead};
 use crate::sys::socket::Address as Socket;
-use crate::{log, sys};
+use crate::{log, sys, tls};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -95,13 +97,61 @@ pub fn next_serial() -> u64 {
 async fn serve(accepted: Accepted, bound: Rc<Bound>, conf: Rc<HttpConf>, life: Rc<Life>) {
     let Accepted { socket, peer, slot } = accepted;
     let held = life.begin_connection();
-    let Some((client, ahead)) = meet(socket, peer, &bound) else { return };
-    life.clone().until_cut(serve_h1::serve(client, conf, life, ahead)).await;
+    let connection = async {
+        if let Some((client, ahead)) = meet(socket, peer, &bound).await {
+            talk(Rc::new(client), ahead, conf, life.clone()).await;
+        }
+    };
+    life.until_cut(connection).await;
     drop((held, slot));
 }
 
-/// Finds out who is calling, and whom.
-fn meet(socket: OwnedFd, peer: Socket, bound: &Bound) -> Option<(Rc<Client>, Vec<u8>)> {
+/// The connection preface of HTTP/2 with prior knowledge (RFC 9113, 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Chooses the protocol: by ALPN, or on plain connections by the first bytes.
+async fn talk(client: Rc<Client>, mut ahead: Vec<u8>, conf: Rc<HttpConf>, life: Rc<Life>) {
+    let root = &client.address.default.root;
+    let http2 = root.confs.loc::<Http2>().clone();
+    let wants = http2.on || client.address.listen.http2;
+    let is_h2 = match &client.tls {
+        Some(tls) => tls.is_h2(),
+        None => wants && prefers_h2(&client, &mut ahead).await,
+    };
+    if is_h2 {
+        return Box::pin(serve_h2::serve(client, conf, life, ahead, http2.limits)).await;
+    }
+    serve_h1::serve(client, conf, life, ahead).await;
+}
+
+/// Reads until the bytes are, or are not, HTTP/2's preface.
+async fn prefers_h2(client: &Client, ahead: &mut Vec<u8>) -> bool {
+    let timeout = client.address.default.root.core.client_header_timeout;
+    let deadline = event::Deadline::after(timeout);
+    while ahead.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(ahead) {
+        if !read_more(&client.conn, ahead, &deadline).await {
+            return false;
+        }
+    }
+    ahead.starts_with(H2_PREFACE)
+}
+
+/// Appends what comes next; false if nothing will.
+async fn read_more(conn: &Conn, ahead: &mut Vec<u8>, deadline: &event::Deadline) -> bool {
+    let read = std::future::poll_fn(|cx| {
+        conn.poll_read_with(cx, FIRST_READ_BYTES, |bytes| {
+            ahead.extend_from_slice(bytes);
+            !bytes.is_empty()
+        })
+    });
+    matches!(deadline.bound(read).await, Ok(Ok(true)))
+}
+
+/// Bytes of the first read of a connection that may begin with a PROXY header or a preface.
+const FIRST_READ_BYTES: usize = 4096;
+
+/// Finds out who is calling, and whom: PROXY header, TLS handshake.
+async fn meet(socket: OwnedFd, peer: Socket, bound: &Bound) -> Option<(Client, Vec<u8>)> {
     let stream = match Stream::adopt(socket) {
         Ok(stream) => stream,
         Err(error) => {
@@ -111,11 +161,111 @@ fn meet(socket: OwnedFd, peer: Socket, bound: &Bound) -> Option<(Rc<Client>, Vec
     };
     let local = local_address(&stream, bound);
     let address = bound.address_for(&local)?.clone();
-    if !peer.is_unix() && address.default.root.core.tcp_nodelay {
+    let core = &address.default.root.core;
+    if !peer.is_unix() && core.tcp_nodelay {
         let _ = stream.set_nodelay(true);
     }
-    let client = client(Conn::plain(stream), peer, local, address);
-    Some((Rc::new(client), Vec::new()))
+    let mut facts = Facts { peer, local, address: address.clone(), proxy: None, tls: None };
+    let deadline = event::Deadline::after(core.client_header_timeout);
+    let mut conn = Conn::plain(stream);
+    let mut ahead = Vec::new();
+    if address.listen.proxy_protocol {
+        facts.proxy = read_proxy(&conn, &mut ahead, &deadline, &facts).await?;
+    }
+    let mut plain_on_tls = false;
+    if address.listen.ssl {
+        let stream = conn.into_stream();
+        match deadline.bound(tls::secure::accept(stream, ahead, &*address)).await {
+            Ok(Ok(tls::secure::Accepted::Secure { conn: secure, info, .. })) => {
+                (conn, ahead) = (secure, Vec::new());
+                facts.tls = Some(info);
+            }
+            Ok(Ok(tls::secure::Accepted::Plain { stream, read })) => {
+                (conn, ahead) = (Conn::plain(stream), read);
+                plain_on_tls = true;
+            }
+            Ok(Err(fault)) => {
+                log::info!(&facts, "{fault} while SSL handshaking");
+                return None;
+            }
+            Err(_) => {
+                log::info!(
+                    &facts,
+                    "client timed out (110: Connection timed out) while SSL handshaking"
+                );
+                return None;
+            }
+        }
+    }
+    Some((facts.into_client(conn, plain_on_tls), ahead))
+}
+
+/// What is known of a connection before it is a client.
+struct Facts {
+    peer: Socket,
+    local: Socket,
+    address: Rc<Address>,
+    proxy: Option<Rc<ProxyHeader>>,
+    tls: Option<Rc<tls::info::TlsInfo>>,
+}
+
+impl log::Context for Facts {
+    fn log(&self) -> Option<log::Log> {
+        self.address.default.root.core.error_log.clone()
+    }
+
+    fn describe(&self, line: &mut log::Line) {
+        line.push(b", client: ");
+        line.push(super::client::address_text(&self.peer).as_bytes());
+        line.push(b", server: ");
+        line.push(self.address.listen.address().as_bytes());
+    }
+}
+
+impl Facts {
+    fn into_client(self, conn: Conn, plain_on_tls: bool) -> Client {
+        Client {
+            serial: next_serial(),
+            peer: RefCell::new(Peer::new(self.peer)),
+            local: self.local,
+            address: self.address,
+            requests: Cell::new(0),
+            started: event::now(),
+            started_ms: sys::time::unix_ms(),
+            tls: self.tls,
+            plain_on_tls,
+            proxy: self.proxy,
+            conn: Rc::new(conn),
+            slots: RefCell::new(Slots::default()),
+        }
+    }
+}
+
+/// Reads the PROXY header; the outer `None` ends the connection.
+async fn read_proxy(
+    conn: &Conn,
+    ahead: &mut Vec<u8>,
+    deadline: &event::Deadline,
+    facts: &Facts,
+) -> Option<Option<Rc<ProxyHeader>>> {
+    loop {
+        if !ahead.is_empty() {
+            match proxy_protocol::read(ahead) {
+                Ok(ProxyRead::Complete { len, header }) => {
+                    ahead.drain(..len);
+                    return Some(header.map(Rc::new));
+                }
+                Ok(ProxyRead::Partial) => {}
+                Err(error) => {
+                    log::error!(facts, "{error} while reading PROXY protocol");
+                    return None;
+                }
+            }
+        }
+        if !read_more(conn, ahead, deadline).await {
+            return None;
+        }
+    }
 }
 
 /// Our end: asked of the kernel only if the listener's address does not say it.
@@ -125,20 +275,4 @@ fn local_address(stream: &Stream, bound: &Bound) -> Socket {
         return stream.local_address().unwrap_or_else(|_| bound.spec.address.clone());
     }
     bound.spec.address.clone()
-}
-
-fn client(conn: Conn, peer: Socket, local: Socket, address: Rc<Address>) -> Client {
-    Client {
-        serial: next_serial(),
-        peer: RefCell::new(Peer::new(peer)),
-        local,
-        address,
-        requests: Cell::new(0),
-        started: event::now(),
-        started_ms: sys::time::unix_ms(),
-        tls: None,
-        proxy: None,
-        conn: Rc::new(conn),
-        slots: RefCell::new(Slots::default()),
-    }
 }

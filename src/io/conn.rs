@@ -67,6 +67,11 @@ impl Conn {
         Conn { session: Some(RefCell::new(session)), stream }
     }
 
+    /// The stream alone, to put a session above it; a session that was there is gone.
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// The socket below. Reading or writing there bypasses the session.
     pub fn stream(&self) -> &Stream {
         &self.stream
