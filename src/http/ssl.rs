@@ -7,9 +7,9 @@ use super::http2::Http2;
 use super::module::{Confs, HttpModule, Merging};
 use super::place::Address;
 use super::variable::{Builtin, var};
-use super::{HttpConf, Request, status};
+use super::{Request, status};
 use crate::conf::*;
-use crate::event::{Role, Zone, ZoneTable, zone_name_and_size};
+use crate::event::{ZoneTable, zone_name_and_size};
 use crate::log;
 use crate::sys;
 use crate::tls::certificate::{self, Pair};
@@ -20,13 +20,9 @@ use crate::tls::server::{
     Choice, ChooseServer, Chosen, Server, ServerSpec, SessionCache, VerifyClient,
 };
 use crate::tls::shelf::{BUILTIN_SESSIONS, Memory, Shelf};
-use std::cell::RefCell;
-use std::io;
-use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-use tollbar_shm::Dict;
 
 /// The module.
 pub struct Ssl;
@@ -34,7 +30,7 @@ pub struct Ssl;
 const SERVER: Context = HTTP | SRV;
 
 impl HttpModule for Ssl {
-    type Main = Shelves;
+    type Main = ();
     type RawLoc = RawLoc;
     type Loc = Loc;
 
@@ -68,15 +64,6 @@ impl HttpModule for Ssl {
 
     fn merge(raw: RawLoc, up: &Loc, _: &mut Merging) -> Result<Loc, Reason> {
         merge(raw, up)
-    }
-
-    fn finish(main: &mut Shelves, m: &mut Merging) -> Result<(), Reason> {
-        *main = m.shelf.of::<Shelves>().clone();
-        Ok(())
-    }
-
-    fn start(http: &Rc<HttpConf>, _: Role) -> io::Result<()> {
-        http.mains.main::<Ssl>().open()
     }
 }
 
@@ -139,7 +126,7 @@ pub struct Loc {
 enum Cache {
     Off,
     Builtin(usize),
-    Shared(Arc<Later>),
+    Shared(Arc<dyn Shelf>),
 }
 
 fn merge(raw: RawLoc, up: &Loc) -> Result<Loc, Reason> {
@@ -250,7 +237,7 @@ impl RawLoc {
             } else if let Some(zone) = word.strip_prefix("shared:") {
                 let (name, size) = zone_name_and_size(zone).map_err(|_| invalid())?;
                 let zone = r.shelf.of::<ZoneTable>().want(name, "ssl_session_cache", Some(size))?;
-                cache = Cache::Shared(r.shelf.of::<Shelves>().over(&zone));
+                cache = Cache::Shared(zone.handle());
             } else {
                 return Err(invalid());
             }
@@ -290,15 +277,14 @@ pub(super) fn build(confs: &Confs, r: &mut Reading) -> Result<Rc<Server>, Error>
     let zones = r.shelf.of::<ZoneTable>();
     let zone = zones.want(TICKET_ZONE, "ssl_session_tickets", Some(TICKET_ZONE_BYTES));
     let zone = zone.map_err(|e| Error::placeless(format!("{e:?}")))?;
-    let tickets = r.shelf.of::<Shelves>().over(&zone);
-    let spec = loc.spec(tickets, confs.loc::<Http2>().on)?;
+    let spec = loc.spec(zone.handle(), confs.loc::<Http2>().on)?;
     let (server, warnings) = Server::build(&spec).map_err(|e| Error::placeless(e.to_string()))?;
     r.notes.extend(warnings.into_iter().map(|text| Note { level: "warn", text }));
     Ok(Rc::new(server))
 }
 
 impl Loc {
-    fn spec(&self, tickets: Arc<Later>, http2: bool) -> Result<ServerSpec, Error> {
+    fn spec(&self, tickets: Arc<dyn Shelf>, http2: bool) -> Result<ServerSpec, Error> {
         let mut spec = ServerSpec::new(tickets);
         if self.certificates.len() > self.keys.len() {
             let orphan = &self.certificates[self.keys.len()];
@@ -405,52 +391,6 @@ pub(super) fn objection(r: &Request) -> Option<u16> {
             );
             Some(status::CERT_ERROR)
         }
-    }
-}
-
-// ---- shelves over zones ----------------------------------------------------------------------
-
-/// The shelves of a configuration, opened in each process once the zones are.
-#[derive(Clone, Default)]
-pub struct Shelves(Rc<RefCell<Vec<(Rc<Zone>, Arc<Later>)>>>);
-
-impl Shelves {
-    fn over(&mut self, zone: &Rc<Zone>) -> Arc<Later> {
-        let mut known = self.0.borrow_mut();
-        if let Some((_, shelf)) = known.iter().find(|(z, _)| Rc::ptr_eq(z, zone)) {
-            return shelf.clone();
-        }
-        let shelf = Arc::new(Later::default());
-        known.push((zone.clone(), shelf.clone()));
-        shelf
-    }
-
-    fn open(&self) -> io::Result<()> {
-        for (zone, shelf) in &*self.0.borrow() {
-            let fd = zone.dict().fd().as_fd().try_clone_to_owned()?;
-            let dict = Dict::open(fd).map_err(|e| io::Error::other(e.to_string()))?;
-            let _ = shelf.0.set(dict);
-        }
-        Ok(())
-    }
-}
-
-/// A shelf that is there before its zone is.
-#[derive(Debug, Default)]
-pub struct Later(OnceLock<Dict>);
-
-impl Shelf for Later {
-    fn set(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
-        self.0.get().is_some_and(|dict| Shelf::set(dict, key, value, ttl))
-    }
-    fn add(&self, key: &[u8], value: &[u8], ttl: Duration) -> bool {
-        self.0.get().is_some_and(|dict| Shelf::add(dict, key, value, ttl))
-    }
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        Shelf::get(self.0.get()?, key)
-    }
-    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        Shelf::take(self.0.get()?, key)
     }
 }
 
