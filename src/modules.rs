@@ -7,6 +7,7 @@ use crate::http::modules::*;
 use crate::http::{Entry, Modules, core, open_files, upstream};
 use crate::http::{Entry, Modules, core, upstream};
 use crate::http::{Entry, Modules, core, http2, ssl};
+use crate::http::{Entry, Modules, core, http2, ssl, upstream};
 
 /// The HTTP server's features.
 #[rustfmt::skip]
