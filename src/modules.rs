@@ -4,18 +4,15 @@
 //! bottom.
 
 use crate::http::modules::*;
-use crate::http::{Entry, Modules, core, open_files, upstream};
-use crate::http::{Entry, Modules, core, upstream};
-use crate::http::{Entry, Modules, core, http2, ssl};
-use crate::http::{Entry, Modules, core, http2, ssl, upstream};
+use crate::http::{self, Entry, Modules};
 
 /// The HTTP server's features.
 #[rustfmt::skip]
 pub static HTTP: Modules = &[
-    &Entry::<core::Core>::NEW,
-    &Entry::<open_files::OpenFiles>::NEW,
-    &Entry::<http2::Http2>::NEW,
-    &Entry::<ssl::Ssl>::NEW,
+    &Entry::<http::core::Core>::NEW,
+    &Entry::<http::open_files::OpenFiles>::NEW,
+    &Entry::<http::http2::Http2>::NEW,
+    &Entry::<http::ssl::Ssl>::NEW,
     // Variables.
     &Entry::<map::Map>::NEW,
     &Entry::<geo::Geo>::NEW,
@@ -29,7 +26,7 @@ pub static HTTP: Modules = &[
     &Entry::<auth_basic::AuthBasic>::NEW,
     // Before the content.
     // Content.
-    &Entry::<upstream::Upstreams>::NEW,
+    &Entry::<http::upstream::Upstreams>::NEW,
     &Entry::<proxy::Proxy>::NEW,
     &Entry::<index::Index>::NEW,
     &Entry::<static_file::StaticFile>::NEW,
