@@ -116,8 +116,11 @@ impl Deadline {
             Armed { home, node: home.timers.borrow_mut().take_node(), at }
         });
         let mut timers = armed.home.timers.borrow_mut();
-        if at < armed.at || !timers.is_armed(armed.node) {
-            armed.at = at;
+        match timers.waker(armed.node) {
+            // The usual case: the deadline only moved away since it was armed.
+            Some(waker) if armed.at <= at && waker.will_wake(cx.waker()) => return,
+            Some(_) if armed.at <= at => {}
+            _ => armed.at = at,
         }
         timers.arm(armed.node, armed.home.tick_at(armed.at), cx.waker());
         drop(timers);

@@ -52,6 +52,8 @@ pub(super) struct Loop {
     pub timers: RefCell<Wheel>,
     /// The turn's time.
     pub now: Cell<Instant>,
+    /// The same in the wheel's milliseconds.
+    pub tick: Cell<u64>,
     /// Where the timers' milliseconds begin.
     pub origin: Instant,
     /// Ready answers the running task got from its sources.
@@ -123,6 +125,7 @@ impl Reactor {
             sources: Sources::default(),
             timers: RefCell::new(Wheel::default()),
             now: Cell::new(now),
+            tick: Cell::new(0),
             origin: now,
             answers: Cell::new(0),
             slots: Slots::default(),
@@ -137,11 +140,12 @@ impl Reactor {
     /// then runs what became due and what became ready. Returns after one batch, so that the
     /// caller can look at its signals.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        let events = self.poll(max_wait)?;
-        self.inner.now.set(Instant::now());
-        time::tick(self.inner.now.get());
+        self.poll(max_wait)?;
+        self.inner.set_now(Instant::now());
+        let mut events = 0;
         for event in &self.events {
             self.inner.sources.dispatch(event);
+            events += 1;
         }
         self.inner.fire_timers();
         Ok(Turn { events, polls: self.run_ready() })
@@ -166,17 +170,16 @@ impl Reactor {
         self.inner.tasks.len()
     }
 
-    fn poll(&mut self, max_wait: Option<Duration>) -> io::Result<usize> {
+    fn poll(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
         let wait = self.inner.wait_time(max_wait);
         let mut poll = self.inner.poll.borrow_mut();
         let poll = poll.as_mut().expect("open while the reactor lives");
         match poll.poll(&mut self.events, wait) {
-            Ok(()) => Ok(self.events.iter().count()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
-                Ok(0)
+                Ok(())
             }
-            Err(error) => Err(error),
+            other => other,
         }
     }
 
@@ -226,13 +229,17 @@ impl Loop {
         since.as_secs() * 1000 + u64::from(since.subsec_nanos().div_ceil(1_000_000))
     }
 
-    fn tick_now(&self) -> u64 {
-        let since = self.now.get().saturating_duration_since(self.origin);
-        since.as_secs() * 1000 + u64::from(since.subsec_millis())
+    #[inline]
+    fn set_now(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.origin);
+        self.now.set(now);
+        self.tick.set(since.as_secs() * 1000 + u64::from(since.subsec_millis()));
+        time::tick(now);
     }
 
+    #[inline]
     fn fire_timers(&self) {
-        let now = self.tick_now();
+        let now = self.tick.get();
         if self.timers.borrow().next() > now {
             return;
         }
@@ -254,8 +261,7 @@ impl Loop {
         }
         // From the turn's time: reading the clock again costs more than the time the turn took is
         // worth, and a busy loop does not wait anyway.
-        let at = self.origin + Duration::from_millis(next);
-        let wait = at.saturating_duration_since(self.now.get());
+        let wait = Duration::from_millis(next.saturating_sub(self.tick.get()));
         Some(max_wait.map_or(wait, |max| max.min(wait)))
     }
 }

@@ -73,9 +73,10 @@ impl Wheel {
         }))
     }
 
-    /// Whether somebody will be woken for the node.
-    pub fn is_armed(&self, id: NodeId) -> bool {
-        self.nodes[id.0 as usize].waker.is_some()
+    /// Who will be woken for the node.
+    #[inline]
+    pub fn waker(&self, id: NodeId) -> Option<&Waker> {
+        self.nodes[id.0 as usize].waker.as_ref()
     }
 
     /// Nodes ever needed at one time.

@@ -97,6 +97,9 @@ impl Chain {
     /// Drops the first `n` bytes.
     pub fn advance(&mut self, mut n: u64) {
         assert!(n <= self.bytes, "no more is written than there is");
+        if n == self.bytes {
+            return self.clear();
+        }
         self.bytes -= n;
         while n > 0 {
             let first = &mut self.chunks[self.gone];
