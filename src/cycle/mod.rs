@@ -29,8 +29,10 @@ pub use zones::Zones;
 use crate::conf::{self, Note, Reading};
 use crate::event::{Service, Wanted, Zone, ZoneTable};
 use crate::log::{self, Files, Log, Os};
-use crate::sys::process;
+use crate::sys::user::Identity;
+use crate::sys::{file, process};
 use std::cell::RefCell;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use top::Top;
@@ -99,6 +101,7 @@ impl Draft {
     ) -> Result<Cycle, String> {
         self.files.open()?;
         let zones = Zones::open(&self.zones, old_zones)?;
+        make_folders(&self.wanted.folders, self.core.user.as_ref())?;
         let workers = if self.core.master { self.core.workers } else { 1 };
         let listening = Listening::open(&self.wanted.listeners, workers, old, opening)?;
         Ok(Cycle {
@@ -132,6 +135,25 @@ impl Cycle {
             log::alert!("dup2(STDERR) failed{}", Os(&error));
         }
     }
+}
+
+/// Makes folders for temporary files; they belong to the workers' user.
+fn make_folders(folders: &[PathBuf], user: Option<&Identity>) -> Result<(), String> {
+    for folder in folders {
+        let failed = |what: &str, e: &std::io::Error| {
+            format!("{what} \"{}\" failed{}", folder.display(), Os(e))
+        };
+        match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(failed("mkdir()", &e));
+            }
+            _ => {}
+        }
+        if let Some(user) = user {
+            file::change_owner(folder, user.uid).map_err(|e| failed("chown()", &e))?;
+        }
+    }
+    Ok(())
 }
 
 fn tell(notes: &[Note]) {

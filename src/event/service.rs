@@ -6,6 +6,7 @@
 use super::ListenSpec;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -16,6 +17,17 @@ pub struct Wanted {
     pub services: Vec<Rc<dyn Service>>,
     /// Something needs the privileged process, whatever `privileged_process` says.
     pub privileged: bool,
+    /// Folders for temporary files, made for the workers' user if they are missing.
+    pub folders: Vec<PathBuf>,
+}
+
+impl Wanted {
+    /// A folder that workers write to.
+    pub fn folder(&mut self, path: &Path) {
+        if !self.folders.iter().any(|known| known == path) {
+            self.folders.push(path.to_owned());
+        }
+    }
 }
 
 /// The part a process plays.

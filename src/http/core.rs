@@ -402,9 +402,10 @@ fn absolute(root: Template, m: &Merging) -> Template {
     }
 }
 
-fn temp_path(raw: Option<TempPath>, up: &Loc, m: &Merging) -> TempPath {
+fn temp_path(raw: Option<TempPath>, up: &Loc, m: &mut Merging) -> TempPath {
     let mut path = raw.unwrap_or_else(|| up.client_body_temp_path.clone());
     path.path = m.paths.prefix.join(&path.path);
+    m.shelf.of::<crate::event::Wanted>().folder(&path.path);
     path
 }
 

@@ -331,6 +331,7 @@ struct Sender {
     /// Bytes the framing still promises.
     left: Option<u64>,
     ended: bool,
+    broken: Option<Fault>,
     sent: u64,
     timeout: Duration,
     deadline: event::Deadline,
@@ -356,6 +357,7 @@ impl Sender {
             chunked: ends == Ends::Chunked,
             left,
             ended,
+            broken: None,
             sent: 0,
             timeout: r.place.location.core.send_timeout,
             deadline: event::Deadline::never(),
@@ -370,7 +372,7 @@ impl Sender {
                 self.gather(r, cx)?;
             }
             if self.chain.is_empty() && self.ended && !wire.conn().has_unflushed() {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(self.broken.take().map_or(Ok(()), Err));
             }
             if self.chain.is_empty() && !wire.conn().has_unflushed() {
                 return Poll::Pending;
@@ -421,8 +423,10 @@ impl Sender {
                     return self.close_framing(r);
                 }
                 Poll::Ready(Err(fault)) => {
+                    // What was there before goes out first.
                     self.ended = true;
-                    return Err(fault);
+                    self.broken = Some(fault);
+                    return Ok(());
                 }
             }
         }

@@ -119,12 +119,12 @@ impl Turn {
         ask.tries = if self.is_single { 0 } else { ask.tries.saturating_sub(1) };
     }
 
-    /// The peer failed: the try is spent and the failure counted.
-    pub fn fail(&self, ask: &mut Ask, context: &dyn log::Context) {
+    /// The peer failed: the try is spent and the failure counted. `doing`: while what, for the log.
+    pub fn fail(&self, ask: &mut Ask, context: &dyn log::Context, doing: &str) {
         self.spend(ask);
         self.failed.set(true);
         if !self.is_single {
-            self.peer.count_failure(context);
+            self.peer.count_failure(context, doing);
         }
     }
 

@@ -142,7 +142,7 @@ impl Peer {
     }
 
     /// It failed.
-    pub(super) fn count_failure(&self, context: &dyn log::Context) {
+    pub(super) fn count_failure(&self, context: &dyn log::Context, doing: &str) {
         let (now, options) = (seconds(), &self.options);
         self.set(FAILS, self.fails() + 1);
         self.set(ACCESSED, now);
@@ -153,7 +153,7 @@ impl Peer {
         let lost = self.get(LOST_WEIGHT) + u64::from(options.weight / options.max_fails);
         self.set(LOST_WEIGHT, lost.min(u64::from(options.weight)));
         if self.fails() >= u64::from(options.max_fails) {
-            log::warn!(context, "upstream server temporarily disabled");
+            log::warn!(context, "upstream server temporarily disabled while {doing}");
         }
     }
 

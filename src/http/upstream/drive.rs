@@ -29,6 +29,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+const CONNECTING: &str = "connecting to upstream";
+const HANDSHAKING: &str = "SSL handshaking to upstream";
+const SENDING: &str = "sending request to upstream";
+const READING_HEAD: &str = "reading response header from upstream";
+
 /// Where a request goes.
 pub struct Route {
     /// The location's directives.
@@ -85,6 +90,8 @@ struct Trip {
     /// A connection that waited was dead: the next one is made anew.
     avoid_pool: bool,
     watches_client: bool,
+    /// What is being done, for the log.
+    doing: &'static str,
 }
 
 /// Hands the request to `route`, speaking as `talk` does, and fills the reply.
@@ -137,15 +144,17 @@ impl Trip {
             sent: false,
             avoid_pool: false,
             watches_client,
+            doing: CONNECTING,
         })
     }
 
     /// One try: to a peer and back with the head of its reply.
     async fn attempt<T: Talk>(&mut self, r: &mut Request, talk: &mut T) -> Result<Arrived, Broken> {
         self.sent = false;
+        self.doing = CONNECTING;
         let Some(turn) = self.route.upstream.pick(&mut self.ask) else {
             self.note(r, talk, self.route.upstream.name.clone());
-            log::error!(&*r, "no live upstreams while connecting to upstream");
+            log::error!(&*r, "no live upstreams while {CONNECTING}");
             return Err(Broken::Failed(Failed::NoLive));
         };
         let name = turn.peer().name.clone();
@@ -159,6 +168,7 @@ impl Trip {
         talk.reset();
         let mut exchange = Exchange::new(self, r, &kept);
         let read = std::future::poll_fn(|cx| exchange.poll(talk, cx)).await;
+        self.doing = exchange.doing();
         let Exchange { upload, input, .. } = exchange;
         self.sent = upload.begun;
         match read {
@@ -189,7 +199,7 @@ impl Trip {
     /// The peer's turn is over without success.
     fn leave(&mut self, r: &Request, turn: Turn, failed: Failed) {
         match failed.is_failure() {
-            true => turn.fail(&mut self.ask, r),
+            true => turn.fail(&mut self.ask, r, self.doing),
             false => turn.spend(&mut self.ask),
         }
     }
@@ -212,7 +222,7 @@ impl Trip {
         let departure = match &rules.bind {
             None => Departure::default(),
             Some(bind) => bind.departure(r).unwrap_or_else(|text| {
-                log::error!(r, "invalid local address \"{text}\" while connecting to upstream");
+                log::error!(r, "invalid local address \"{text}\" while {CONNECTING}");
                 Departure::default()
             }),
         };
@@ -224,8 +234,7 @@ impl Trip {
             nodelay: r.place.location.core.tcp_nodelay,
         };
         let connecting = connect::connect(turn.peer(), &way);
-        let doing = "connecting to upstream";
-        let stream = match self.unless_client_leaves(r, connecting, doing).await? {
+        let stream = match self.unless_client_leaves(r, connecting).await? {
             Ok(stream) => stream,
             Err(fault) => {
                 return Err(Broken::Failed(connect_failed(r, &turn.peer().address, fault)));
@@ -235,9 +244,9 @@ impl Trip {
             return Ok(Kept::new(Conn::plain(stream), None, pool, turn.peer(), tag));
         };
         let (client, name) = (&*secure.client, &*secure.name);
-        let doing = "SSL handshaking to upstream";
+        self.doing = HANDSHAKING;
         let handshake = connect::secure(stream, turn.peer(), client, name, way.timeout);
-        match self.unless_client_leaves(r, handshake, doing).await? {
+        match self.unless_client_leaves(r, handshake).await? {
             Ok((conn, info)) => Ok(Kept::new(conn, Some(info), pool, turn.peer(), tag)),
             Err(fault) => Err(Broken::Failed(handshake_failed(r, fault))),
         }
@@ -263,7 +272,6 @@ impl Trip {
         &self,
         r: &Request,
         future: impl Future<Output = O>,
-        doing: &str,
     ) -> Result<O, Broken> {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| {
@@ -271,7 +279,7 @@ impl Trip {
                 return Poll::Ready(Ok(done));
             }
             match self.watches_client && r.client.conn.stream().poll_closed(cx).is_ready() {
-                true => Poll::Ready(Err(client_left(r, doing))),
+                true => Poll::Ready(Err(client_left(r, self.doing))),
                 false => Poll::Pending,
             }
         })
@@ -346,8 +354,8 @@ impl Trip {
                 turn: line.turn,
                 attempt: self.attempt.clone(),
                 first: bytes,
-                read_timeout: rules.read_timeout,
-                send_timeout: rules.send_timeout,
+                timeout: rules.read_timeout,
+                who: Who::of(r),
             }));
             return Verdict::Reply;
         }
@@ -507,10 +515,7 @@ fn client_left(r: &Request, doing: &str) -> Broken {
 fn connect_failed(r: &Request, to: &Address, fault: ConnectFault) -> Failed {
     match fault {
         ConnectFault::TimedOut => {
-            log::error!(
-                r,
-                "upstream timed out (110: Connection timed out) while connecting to upstream"
-            );
+            log::error!(r, "upstream timed out (110: Connection timed out) while {CONNECTING}");
             Failed::Timeout
         }
         ConnectFault::Os(e) => {
@@ -531,10 +536,10 @@ fn connect_failed(r: &Request, to: &Address, fault: ConnectFault) -> Failed {
             let os = log::Os(&e);
             match is_usual {
                 true => {
-                    log::error!(r, "connect(){whereto} failed{os} while connecting to upstream");
+                    log::error!(r, "connect(){whereto} failed{os} while {CONNECTING}");
                 }
                 false => {
-                    log::crit!(r, "connect(){whereto} failed{os} while connecting to upstream")
+                    log::crit!(r, "connect(){whereto} failed{os} while {CONNECTING}")
                 }
             }
             Failed::Error
@@ -545,14 +550,11 @@ fn connect_failed(r: &Request, to: &Address, fault: ConnectFault) -> Failed {
 fn handshake_failed(r: &Request, fault: Option<HandshakeFault>) -> Failed {
     match fault {
         Some(fault) => {
-            log::error!(r, "{fault} while SSL handshaking to upstream");
+            log::error!(r, "{fault} while {HANDSHAKING}");
             Failed::Error
         }
         None => {
-            log::error!(
-                r,
-                "upstream timed out (110: Connection timed out) while SSL handshaking to upstream"
-            );
+            log::error!(r, "upstream timed out (110: Connection timed out) while {HANDSHAKING}");
             Failed::Timeout
         }
     }
@@ -605,7 +607,7 @@ impl<'a> Exchange<'a> {
         }
         if let Some(e) = self.write_error.take() {
             let os = log::Os(&e);
-            log::error!(self.r, "send() failed{os} while sending request to upstream");
+            log::error!(self.r, "send() failed{os} while {SENDING}");
             return Poll::Ready(Err(Broken::Failed(Failed::Error)));
         }
         if self.kept.deadline.poll(cx).is_ready() {
@@ -623,8 +625,8 @@ impl<'a> Exchange<'a> {
 
     fn doing(&self) -> &'static str {
         match self.upload.is_done() {
-            true => "reading response header from upstream",
-            false => "sending request to upstream",
+            true => READING_HEAD,
+            false => SENDING,
         }
     }
 
@@ -652,8 +654,8 @@ impl<'a> Exchange<'a> {
     fn source_failed(&self, fault: Fault) -> u16 {
         if !fault.what.is_empty() {
             match fault.status {
-                413 => log::error!(self.r, "{fault} while sending request to upstream"),
-                _ => log::info!(self.r, "{fault} while sending request to upstream"),
+                413 => log::error!(self.r, "{fault} while {SENDING}"),
+                _ => log::info!(self.r, "{fault} while {SENDING}"),
             }
         }
         fault.status
@@ -681,8 +683,7 @@ impl<'a> Exchange<'a> {
                 Poll::Ready(Ok(0)) => {
                     log::error!(
                         self.r,
-                        "upstream prematurely closed connection while reading response header \
-                         from upstream"
+                        "upstream prematurely closed connection while {READING_HEAD}"
                     );
                     return Poll::Ready(Err(Broken::Failed(Failed::Error)));
                 }
@@ -692,10 +693,7 @@ impl<'a> Exchange<'a> {
                 }
                 Poll::Ready(Err(e)) => {
                     let os = log::Os(&e);
-                    log::error!(
-                        self.r,
-                        "recv() failed{os} while reading response header from upstream"
-                    );
+                    log::error!(self.r, "recv() failed{os} while {READING_HEAD}");
                     return Poll::Ready(Err(Broken::Failed(Failed::Error)));
                 }
             }
@@ -723,11 +721,11 @@ impl<'a> Exchange<'a> {
                 }
                 Ok(HeadStep::Complete(len)) => return Some(Ok(len)),
                 Ok(HeadStep::Absent(what)) => {
-                    log::error!(self.r, "{what} while reading response header from upstream");
+                    log::error!(self.r, "{what} while {READING_HEAD}");
                     return Some(Ok(0));
                 }
                 Err(what) => {
-                    log::error!(self.r, "{what} while reading response header from upstream");
+                    log::error!(self.r, "{what} while {READING_HEAD}");
                     return Some(Err(Broken::Failed(Failed::InvalidHeader)));
                 }
             }

@@ -6,6 +6,7 @@
 use super::names::NameSet;
 use super::next::{Conditions, NextRules};
 use crate::conf::{Reading, Reason, value};
+use crate::event::Wanted;
 use crate::http::Merging;
 use crate::http::Template;
 use crate::http::core::TempPath;
@@ -212,6 +213,7 @@ impl Rules {
     ) -> Result<Rules, Reason> {
         let mut temp_path = raw.temp_path.unwrap_or_else(|| up.temp_path.clone());
         temp_path.path = m.paths.prefix.join(&temp_path.path);
+        m.shelf.of::<Wanted>().folder(&temp_path.path);
         let same_names = raw.pass_headers.is_empty() && raw.hide_headers.is_empty();
         let pass_headers = or_up(raw.pass_headers, &up.pass_headers);
         let hide_headers = or_up(raw.hide_headers, &up.hide_headers);

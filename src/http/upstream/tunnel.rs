@@ -1,9 +1,11 @@
 //! After a 101: bytes both ways until either side ends.
 
 use super::trail::Attempt;
+use super::who::Who;
 use crate::event::Deadline;
 use crate::http::reply::{Tunnel, TunnelBytes};
 use crate::io::{Buf, Conn, Size, Slice};
+use crate::log;
 use crate::upstream::{Kept, Turn};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -16,31 +18,36 @@ pub struct Join {
     pub attempt: Rc<Attempt>,
     /// What the upstream sent behind its head.
     pub first: Slice,
-    /// `…_read_timeout`: how long nothing may come from the upstream …
-    pub read_timeout: Duration,
-    /// … and `send_timeout`, how long the client may take nothing.
-    pub send_timeout: Duration,
+    /// `…_read_timeout`: how long nothing may move.
+    pub timeout: Duration,
+    pub who: Who,
 }
 
 /// The tunnel that `join` makes.
 pub fn tunnel(join: Join) -> Tunnel {
     Box::new(move |client, ahead| {
         Box::pin(async move {
-            let Join { kept, turn, attempt, first, read_timeout, send_timeout } = join;
+            let Join { kept, turn, attempt, first, timeout, who } = join;
             let mut up = Way::new(Slice::from(ahead));
             let mut down = Way::new(first);
-            let idle = Deadline::after(read_timeout.max(send_timeout));
+            let idle = Deadline::after(timeout);
             std::future::poll_fn(|cx| {
                 let moved_up = up.poll(&client, &kept.conn, cx);
                 let moved_down = down.poll(&kept.conn, &client, cx);
                 if moved_up || moved_down {
-                    idle.set_after(read_timeout.max(send_timeout));
+                    idle.set_after(timeout);
                 }
                 // As soon as either side has ended and what it said is delivered, all is over.
-                if up.is_over() || down.is_over() || idle.poll(cx).is_ready() {
+                if up.is_over() || down.is_over() {
                     return Poll::Ready(());
                 }
-                Poll::Pending
+                idle.poll(cx).map(|()| {
+                    log::info!(
+                        &who,
+                        "upstream timed out (110: Connection timed out) while proxying upgraded \
+                         connection"
+                    );
+                })
             })
             .await;
             attempt.receive(down.moved as usize);
