@@ -8,6 +8,9 @@ use std::process::Command;
 const UNTRIED: &[(&str, &str)] = &[
     ("daemon", "in front of every configuration that the harness writes"),
     ("debug_connection", "nginx warns of it unless it was built for debugging"),
+    ("proxy_ssl_conf_command", "names commands of OpenSSL"),
+    ("proxy_ssl_crl", "revocation is tried in tls/"),
+    ("proxy_ssl_password_file", "encrypted keys are tried in tls/"),
     ("privileged_process", "nginx has none; its own tests come with the agent"),
 ];
 

@@ -52,7 +52,7 @@ nginx_test!(
     server {
         location / { limit_conn z 1; proxy_pass http://{BACKEND}; }
         location /two { limit_conn z 2; proxy_pass http://{BACKEND}; }
-        location /status { limit_conn z 1; limit_conn_status 429; proxy_pass http://{BACKEND}; }
+        location /status { limit_conn z 1; limit_conn_status 429; limit_conn_log_level notice; proxy_pass http://{BACKEND}; }
         location /dry { limit_conn z 1; limit_conn_dry_run on; add_header X-L $limit_conn_status; proxy_pass http://{BACKEND}; } }"#,
     |t| {
         t.backend().on(

@@ -111,7 +111,7 @@ fn what_is_taken_and_changes_nothing() {
 fn what_is_refused() {
     let cases = [
         ("load_module none.so; events { }", "none.so"),
-        ("ssl_engine nothing; events { }", "nothing"),
+        ("ssl_engine nothing; events { }", "[emerg]"),
         ("user no_such_user_here; events { }", "getpwnam(\"no_such_user_here\") failed"),
         (
             "working_directory /a /b; events { }",

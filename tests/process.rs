@@ -190,13 +190,12 @@ fn signals_from_the_command_line() {
 
 #[test]
 fn an_idle_connection_survives_no_quit_for_long() {
-    site(&server("a")).run(|t| {
+    site(&format!("keepalive_min_timeout 300ms; {}", server("a"))).run(|t| {
         let mut idle = t.connect();
         idle.ask("GET /").expect("200 | Connection: keep-alive");
         t.signal(Signal::SIGQUIT);
-        let started = std::time::Instant::now();
+        idle.expect_closed();
         procs::wait_gone(t.master());
-        assert!(started.elapsed() < std::time::Duration::from_secs(11));
     });
 }
 
