@@ -11,6 +11,7 @@ use crate::http::{self, Entry, Modules};
 pub static HTTP: Modules = &[
     &Entry::<http::core::Core>::NEW,
     &Entry::<http::open_files::OpenFiles>::NEW,
+    &Entry::<http::gzip_rules::GzipRules>::NEW,
     &Entry::<http::http2::Http2>::NEW,
     &Entry::<http::ssl::Ssl>::NEW,
     // Variables.
@@ -29,10 +30,14 @@ pub static HTTP: Modules = &[
     &Entry::<http::upstream::Upstreams>::NEW,
     &Entry::<proxy::Proxy>::NEW,
     &Entry::<index::Index>::NEW,
+    &Entry::<gzip_static::GzipStatic>::NEW,
     &Entry::<static_file::StaticFile>::NEW,
     // Header filters.
     &Entry::<not_modified::NotModified>::NEW,
     &Entry::<headers::Headers>::NEW,
+    &Entry::<gunzip::Gunzip>::NEW,
+    &Entry::<gzip::Gzip>::NEW,
+    &Entry::<range::Ranges>::NEW,
     // The log.
     &Entry::<log::AccessLog>::NEW,
 ];

@@ -4,6 +4,7 @@ use super::Request;
 use super::body::Body;
 use super::fields::Fields;
 use crate::io::Conn;
+use crate::proto::header::HeaderId;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -111,6 +112,7 @@ impl Reply {
     pub fn body_changes(&mut self) {
         self.length = None;
         self.allow_ranges = false;
+        self.fields.remove(HeaderId::AcceptRanges);
         self.weaken_etag();
     }
 

@@ -5,6 +5,9 @@
 pub mod access;
 pub mod auth_basic;
 pub mod geo;
+pub mod gunzip;
+pub mod gzip;
+pub mod gzip_static;
 pub mod headers;
 pub mod index;
 pub mod limit_conn;
@@ -13,6 +16,7 @@ pub mod log;
 pub mod map;
 pub mod not_modified;
 pub mod proxy;
+pub mod range;
 pub mod realip;
 pub mod split_clients;
 pub mod static_file;
