@@ -18,7 +18,7 @@ use super::reactor::{Loop, current};
 use crate::sys;
 
 /// Ready answers one task gets before others have their turn.
-const ANSWERS_PER_POLL: u32 = 128;
+const ANSWERS_PER_POLL: u32 = 64;
 
 const READABLE: u8 = 1;
 const WRITABLE: u8 = 1 << 1;

@@ -391,6 +391,92 @@ mod tests {
         });
     }
 
+    /// Writes pieces of these lengths while it reads the echo of them.
+    async fn talk_to_echo(near: Conn, lengths: Vec<usize>) {
+        let near = Rc::new(near);
+        let total: usize = lengths.iter().sum();
+        let (writer, mut count) = (near.clone(), 0u8);
+        crate::event::spawn(async move {
+            for len in lengths {
+                let piece: Vec<u8> = (0..len)
+                    .map(|_| {
+                        count = count.wrapping_add(1);
+                        count
+                    })
+                    .collect();
+                writer.write_all(&piece).await.unwrap();
+            }
+            writer.close().await.unwrap();
+        });
+        let (mut seen, mut expected) = (0, 0u8);
+        loop {
+            let check = |bytes: &[u8]| {
+                for &byte in bytes {
+                    expected = expected.wrapping_add(1);
+                    assert_eq!(byte, expected);
+                }
+                bytes.len()
+            };
+            let mut check = Some(check);
+            let read = poll_fn(|cx| {
+                near.poll_read_with(cx, 50_000, |bytes| check.take().map_or(0, |mut f| f(bytes)))
+            });
+            match read.await.unwrap() {
+                0 => break,
+                n => seen += n,
+            }
+        }
+        assert_eq!(seen, total);
+    }
+
+    /// Sends back what comes until the end comes.
+    async fn echo(far: Conn) {
+        let mut buf = vec![0; 30_000];
+        loop {
+            match far.read(&mut buf).await.unwrap() {
+                0 => return far.close().await.unwrap(),
+                n => far.write_all(&buf[..n]).await.unwrap(),
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(16))]
+        /// No edge is lost, whatever the sizes: many connections on one loop, both ends of each.
+        #[test]
+        fn echoes_come_back_whole(
+            talks in proptest::collection::vec(
+                proptest::collection::vec(proptest::prop_oneof![1..100usize, 1..400_000usize], 0..6),
+                1..20,
+            ),
+        ) {
+            let mut reactor = Reactor::new().unwrap();
+            let (done, expected) = (Rc::new(std::cell::Cell::new(0)), talks.len() * 2);
+            for lengths in talks {
+                let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+                let adopt = |end: std::os::unix::net::UnixStream| {
+                    end.set_nonblocking(true).unwrap();
+                    Conn::plain(Stream::adopt(end.into()).unwrap())
+                };
+                let (near, far) = (adopt(near), adopt(far));
+                let (first, second) = (done.clone(), done.clone());
+                crate::event::spawn(async move {
+                    echo(far).await;
+                    first.set(first.get() + 1);
+                });
+                crate::event::spawn(async move {
+                    talk_to_echo(near, lengths).await;
+                    second.set(second.get() + 1);
+                });
+            }
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while reactor.tasks() > 0 && std::time::Instant::now() < end {
+                reactor.turn(Some(std::time::Duration::from_millis(100))).unwrap();
+            }
+            assert_eq!((reactor.tasks(), done.get()), (0, expected));
+        }
+    }
+
     #[test]
     fn tokio_traits_carry_the_same_bytes() {
         let mut reactor = Reactor::new().unwrap();
