@@ -3,6 +3,7 @@
 use super::ports::Port;
 use super::procs::{self, Proc};
 use super::talk::{cases, request_bytes};
+use super::tls::Authority;
 use super::{Backend, Client, Log, Response, matches, wait_for};
 use nix::sys::signal::Signal;
 use rustls::ClientConfig;
@@ -71,7 +72,7 @@ impl Site {
         };
         let conf = site.fill_in(conf);
         if conf.contains("cert.pem") {
-            site.make_certificate();
+            site.make_certificates();
         }
         site.configure(&conf);
         site
@@ -320,11 +321,20 @@ impl Site {
         text
     }
 
-    fn make_certificate(&self) {
-        let made = super::tls::certificate(&["localhost", "example.com", "*.example.com"]);
-        self.file("cert.pem", made.certificate);
-        self.file("key.pem", made.key);
-        self.file("ca.pem", made.issuer);
+    /// `cert.pem` and `key.pem` for the server, `client.pem` and `client.key`, `ca.pem` of who
+    /// signed both, `crl.pem` that revokes neither and `revoked.pem` that revokes the client.
+    fn make_certificates(&self) {
+        let authority = Authority::new("an authority");
+        let names = ["localhost", "example.com", "*.example.com"];
+        let (certificate, key) = authority.sign(&names, 7);
+        let (client, client_key) = authority.sign(&["client"], 77);
+        self.file("cert.pem", certificate);
+        self.file("key.pem", key);
+        self.file("client.pem", client);
+        self.file("client.key", client_key);
+        self.file("ca.pem", &authority.pem);
+        self.file("crl.pem", authority.revoke(&[]));
+        self.file("revoked.pem", authority.revoke(&[77]));
     }
 }
 

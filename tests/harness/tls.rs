@@ -1,34 +1,63 @@
 //! Certificates for a site and clients that take whatever they are shown.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, date_time_ymd,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use std::sync::Arc;
 
-/// A certificate, its key and the certificate of who signed it, in PEM.
-pub struct Made {
-    pub certificate: String,
-    pub key: String,
-    pub issuer: String,
+/// Who signs the certificates of a test.
+pub struct Authority {
+    /// Its own certificate, in PEM.
+    pub pem: String,
+    issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate for these names, signed by an authority of its own.
-pub fn certificate(names: &[&str]) -> Made {
-    let authority = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new([]).expect("no names");
-    params.distinguished_name.push(DnType::CommonName, "an authority");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = params.self_signed(&authority).expect("signed").pem();
-    let authority = Issuer::new(params, authority);
+impl Authority {
+    pub fn new(name: &str) -> Authority {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let pem = params.self_signed(&key).expect("signed").pem();
+        Authority { pem, issuer: Issuer::new(params, key) }
+    }
 
-    let key = KeyPair::generate().expect("a key");
-    let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
-    let mut params = CertificateParams::new(names).expect("valid names");
-    params.distinguished_name.push(DnType::CommonName, "localhost");
-    let certificate = params.signed_by(&key, &authority).expect("signed").pem();
-    Made { certificate, key: key.serialize_pem(), issuer }
+    /// A certificate for the first of these names and all of them, and its key, in PEM.
+    pub fn sign(&self, names: &[&str], serial: u64) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let all: Vec<String> = names.iter().map(|n| n.to_string()).collect();
+        let mut params = CertificateParams::new(all).expect("valid names");
+        params.distinguished_name.push(DnType::CommonName, names[0]);
+        params.serial_number = Some(serial.into());
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed").pem();
+        (certificate, key.serialize_pem())
+    }
+
+    /// A list of revoked serial numbers, in PEM.
+    pub fn revoke(&self, serials: &[u64]) -> String {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2124, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).and_then(|list| list.pem()).expect("signed")
+    }
 }
 
 /// A client configuration that accepts any certificate.
@@ -37,19 +66,31 @@ pub fn trusting() -> Arc<ClientConfig> {
 }
 
 /// The same with these versions and these protocols offered by ALPN.
-pub fn trusting_with(
-    versions: &[&'static rustls::SupportedProtocolVersion],
-    protocols: &[&str],
-) -> Arc<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+pub fn trusting_with(versions: &[&'static Version], protocols: &[&str]) -> Arc<ClientConfig> {
+    let mut config = builder(versions).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+/// A client that shows a certificate, both parts in PEM.
+pub fn showing(certificate: &str, key: &str) -> Arc<ClientConfig> {
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+    let chain = chain.collect::<Result<_, _>>().expect("certificates");
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+    let builder = builder(rustls::DEFAULT_VERSIONS);
+    Arc::new(builder.with_client_auth_cert(chain, key).expect("a certificate"))
+}
+
+type Version = rustls::SupportedProtocolVersion;
+
+fn builder(
+    versions: &[&'static Version],
+) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .expect("known versions")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone))
-        .with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
-    Arc::new(config)
 }
 
 #[derive(Debug)]
