@@ -107,7 +107,6 @@ impl<'d> Shard<'d> {
         let bit = lowest(slot_bits(class) & !before)?;
         let after = before | 1 << bit;
         used.store(after, Relaxed);
-        self.dict.touched(page).fetch_and(!(1 << bit), Relaxed);
         if after == slot_bits(class) {
             self.unlist(Part::Roomy, class, page);
         }

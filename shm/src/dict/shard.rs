@@ -73,6 +73,12 @@ impl<'d> Shard<'d> {
     /// Links a filled entry in front of its chain: the commit of a new key.
     pub fn link(&self, key: &Key<'_>, slot: Slot<'d>) {
         let head = &self.dict.line(self.dict.line_of(key.hash))[Dict::head_of(key.hash)];
+        // New entries start untouched, whoever had the slot before. (One that takes another's place
+        // stays touched: then a storm of writes leaves the readers' bits alone.)
+        let (touched, bit) = (self.dict.touched(place_of(slot.at).0), bit_of(slot.at));
+        if touched.load(Relaxed) & bit != 0 {
+            touched.fetch_and(!bit, Relaxed);
+        }
         slot.next().store(head.load(Relaxed), Relaxed);
         head.store(Link::to(slot.at, key.tag()).0, Release);
         self.count_entries(1);
