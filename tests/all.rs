@@ -10,3 +10,6 @@
 mod harness;
 mod command_line;
 mod process_tree;
+mod proxy;
+mod upstream;
+mod websocket;

@@ -122,6 +122,18 @@ impl Cells {
         }
     }
 
+    /// Where the block of `name` is, for [`Cells::at`], which looks nothing up.
+    pub fn place(&self, name: &[u8]) -> Result<usize, CellError> {
+        let block = self.block(name)?.as_ptr();
+        let found = (0..self.blocks).find(|n| self.record(*n).as_ptr() == block);
+        Ok(found.expect("a block is one of the region's"))
+    }
+
+    /// The block at a place that [`Cells::place`] gave, in whatever process.
+    pub fn at(&self, place: usize) -> Option<&Block> {
+        (place < self.blocks).then(|| values(self.record(place)))
+    }
+
     /// Copies the values of `name` to another region, if it has them.
     pub fn carry_to(&self, to: &Cells, name: &[u8]) -> Result<(), CellError> {
         if let Some(from) = self.find(name) {
@@ -203,6 +215,8 @@ mod tests {
         for n in 0..100u64 {
             let block = cells.find(format!("peer{n}").as_bytes()).unwrap();
             assert_eq!(block[0].load(Relaxed), n);
+            let place = cells.place(format!("peer{n}").as_bytes()).unwrap();
+            assert_eq!(cells.at(place).unwrap()[0].load(Relaxed), n);
         }
     }
 }

@@ -46,5 +46,5 @@ pub use source::{Direction, Source, Trigger, Watch};
 pub use tasks::Task;
 
 pub use listen_spec::{BACKLOG_DEFAULT, KeepAlive, ListenSpec, SocketKind};
-pub use service::{Post, Role, Seated, Service, Wanted};
+pub use service::{Post, Role, Seated, Service, Wanted, seat, take_seat};
 pub use zone::{Memory, ZONE_MIN_BYTES, Zone, ZoneTable, declare_zone, zone_name_and_size};

@@ -4,6 +4,7 @@
 //! of a worker's life is: [`Service::start`] → turns of the loop → [`Service::quit`] → turns
 //! until [`Service::is_drained`], or [`Service::cut`] when the operator's patience is over → exit.
 use super::ListenSpec;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,20 @@ impl Post {
             |seated: &Seated| seated.spec.address == spec.address && seated.spec.kind == spec.kind;
         self.listeners.extract_if(.., |seated| of(seated)).collect()
     }
+}
+
+thread_local! {
+    static SEAT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of this worker, from 0: its own part of what all workers share.
+pub fn seat() -> usize {
+    SEAT.get()
+}
+
+/// Called once, when a process takes its post.
+pub fn take_seat(seat: usize) {
+    SEAT.set(seat);
 }
 
 /// One block's work. All calls come on the process's main thread; within `start` the loop of the

@@ -59,6 +59,8 @@ pub struct Reply {
     pub head_only: bool,
     /// The connection is closed after this reply.
     pub close: bool,
+    /// The request's conditions were judged where the reply was made: by an upstream.
+    pub is_judged: bool,
     /// What takes over the connection after a 101.
     pub tunnel: Option<Tunnel>,
     /// The status that `error_page … =code` wants instead of `status`.
@@ -90,6 +92,7 @@ impl Default for Reply {
             body: Body::Empty,
             head_only: false,
             close: false,
+            is_judged: false,
             tunnel: None,
             status_override: 0,
             head_sent: false,

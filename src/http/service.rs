@@ -33,6 +33,7 @@ impl HttpService {
 
 impl Service for HttpService {
     fn start(&self, post: &mut Post) -> io::Result<()> {
+        event::take_seat(post.seat);
         self.conf.start(post.role)?;
         if !post.role.serves() {
             return Ok(());

@@ -4,12 +4,13 @@ use super::balance::Balance;
 use super::group::Upstream;
 use super::hash::{Consistent, Hash, IpHash};
 use super::least_conn::LeastConn;
-use super::peer::{Options, Peer};
+use super::peer::{Options, Peer, SEATS_MAX};
 use super::pool::{Pool, PoolRules};
 use super::random::Random;
 use super::round_robin::RoundRobin;
 use super::url::Url;
 use crate::conf::*;
+use crate::event::{ZONE_MIN_BYTES, Zone};
 use crate::sys::socket::Address;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub const UPSTREAM: &[Directive<Plan>] = &[
     d("ip_hash",            UPS, call(exactly(0),    Plan::ip_hash)),
     d("hash",               UPS, call(between(1, 2), Plan::hash)),
     d("random",             UPS, call(between(0, 2), Plan::random)),
+    d("zone",               UPS, call(between(1, 2), Plan::zone)),
     d("keepalive",          UPS, call(between(1, 2), Plan::keepalive)),
     d("keepalive_requests", UPS, num(0, u32::MAX as i64, |p| &mut p.keepalive_requests)),
     d("keepalive_time",     UPS, msec(|p| &mut p.keepalive_time)),
@@ -33,6 +35,7 @@ pub const UPSTREAM: &[Directive<Plan>] = &[
 pub struct Plan {
     servers: Vec<Server>,
     method: Method,
+    zone: Option<(String, Option<u64>)>,
     keepalive: Option<(usize, bool)>,
     keepalive_requests: Option<i64>,
     keepalive_time: Option<Duration>,
@@ -171,6 +174,37 @@ impl Plan {
         Ok(())
     }
 
+    fn zone(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        if self.zone.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        let name = r.arg(0).to_owned();
+        if name.is_empty() {
+            return Err(Reason::says(format!("invalid zone name \"{name}\"")));
+        }
+        let size = match r.args().get(1) {
+            None => None,
+            Some(text) => {
+                let size = value::size(text)
+                    .ok_or_else(|| Reason::says(format!("invalid zone size \"{text}\"")))?;
+                if size < ZONE_MIN_BYTES {
+                    return Err(Reason::says(format!("zone \"{name}\" is too small")));
+                }
+                Some(size)
+            }
+        };
+        self.zone = Some((name, size));
+        Ok(())
+    }
+
+    /// The zone's name, its size in bytes if it was said here, and how many blocks of counters the
+    /// peers take.
+    pub fn wants_zone(&self) -> Option<(&str, Option<u64>, usize)> {
+        let (name, size) = self.zone.as_ref()?;
+        let peers: usize = self.servers.iter().map(|s| s.addresses.len()).sum();
+        Some((name, *size, peers * (1 + SEATS_MAX)))
+    }
+
     fn keepalive(&mut self, r: &mut Reading) -> Result<(), Reason> {
         if self.keepalive.is_some() {
             return Err(Reason::Duplicate);
@@ -191,7 +225,7 @@ impl Plan {
     /// Makes the upstream.
     ///
     /// Errors: `no servers in upstream "x"` if all are backups.
-    pub fn make(self, name: &Rc<str>) -> Result<Upstream, String> {
+    pub fn make(self, name: &Rc<str>, zone: Option<Rc<Zone>>) -> Result<Upstream, String> {
         if self.servers.iter().all(|s| s.options.backup) {
             return Err(format!("no servers in upstream \"{name}\""));
         }
@@ -201,7 +235,11 @@ impl Plan {
         for server in self.servers {
             for address in server.addresses {
                 let options = server.options.clone();
-                peers.push(Rc::new(Peer::new(address, server.text.clone(), options)));
+                let peer = Peer::new(address, server.text.clone(), options);
+                peers.push(Rc::new(match &zone {
+                    Some(zone) => peer.in_zone(zone, name),
+                    None => peer,
+                }));
             }
         }
         let balance: Box<dyn Balance> = match self.method {

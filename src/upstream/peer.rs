@@ -1,7 +1,9 @@
 //! One address that requests may go to, and how it fares.
 
+use crate::event::{self, Zone};
 use crate::log;
 use crate::sys::{socket::Address, time};
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -46,7 +48,24 @@ pub struct Peer {
     pub server: Rc<str>,
     /// Its directive.
     pub options: Options,
-    cells: Box<[AtomicU64; 8]>,
+    own: Box<Block>,
+    shared: Option<Shared>,
+}
+
+/// Eight counters, as a zone has them.
+type Block = [AtomicU64; 8];
+
+/// A peer's state in shared memory. Connections are counted per worker, in a block that only it
+/// writes, so that a worker that is killed takes its count with it.
+struct Shared {
+    zone: Rc<Zone>,
+    name: String,
+    /// Where the state is that all workers write.
+    place: OnceCell<Option<usize>>,
+    /// Where this worker counts its connections.
+    own_place: OnceCell<Option<usize>>,
+    /// Where the others do, by their seats, as far as they were looked for.
+    places: RefCell<Vec<usize>>,
 }
 
 // What each cell holds.
@@ -57,25 +76,60 @@ const CHECKED: usize = 3;
 const CURRENT_WEIGHT: usize = 4;
 /// What the weight has lost by failures.
 const LOST_WEIGHT: usize = 5;
+/// How many workers have counted connections: one more than their highest seat.
+const SEATS: usize = 6;
+/// More seats than any machine has.
+pub const SEATS_MAX: usize = 128;
 
 impl Peer {
     /// A peer that nobody has tried yet.
     pub fn new(address: Address, server: Rc<str>, options: Options) -> Peer {
         let name = address.to_string().into();
-        Peer { address, name, server, options, cells: Box::default() }
+        Peer { address, name, server, options, own: Box::default(), shared: None }
+    }
+
+    /// The same with its state in `zone`, under the name of its upstream.
+    pub fn in_zone(mut self, zone: &Rc<Zone>, upstream: &str) -> Peer {
+        self.shared = Some(Shared {
+            zone: zone.clone(),
+            name: format!("{upstream}/{}/{}", self.server, self.name),
+            place: OnceCell::new(),
+            own_place: OnceCell::new(),
+            places: RefCell::default(),
+        });
+        self
+    }
+
+    /// What all workers write.
+    fn block(&self) -> &Block {
+        self.shared.as_ref().and_then(Shared::block).unwrap_or(&self.own)
+    }
+
+    /// What this worker writes.
+    fn own_block(&self) -> &Block {
+        self.shared.as_ref().and_then(Shared::own_block).unwrap_or(&self.own)
     }
 
     fn get(&self, cell: usize) -> u64 {
-        self.cells[cell].load(Relaxed)
+        self.block()[cell].load(Relaxed)
     }
 
     fn set(&self, cell: usize, value: u64) {
-        self.cells[cell].store(value, Relaxed);
+        self.block()[cell].store(value, Relaxed);
     }
 
-    /// Connections that carry requests now.
+    /// Adds to a cell, and gives what is in it now.
+    fn add(&self, cell: usize, by: i64) -> i64 {
+        let before = self.block()[cell].fetch_add(by as u64, Relaxed) as i64;
+        before.wrapping_add(by)
+    }
+
+    /// Connections that carry requests now, of all workers as far as they share their state.
     pub fn conns(&self) -> u64 {
-        self.get(CONNS)
+        match &self.shared {
+            Some(shared) => shared.conns().unwrap_or_else(|| self.own[CONNS].load(Relaxed)),
+            None => self.own[CONNS].load(Relaxed),
+        }
     }
 
     /// Failures within `fail_timeout`.
@@ -114,8 +168,7 @@ impl Peer {
     pub(super) fn earn(&self) -> (i64, i64) {
         let lost = self.get(LOST_WEIGHT);
         let effective = self.weight() - lost as i64;
-        let current = self.get(CURRENT_WEIGHT) as i64 + effective;
-        self.set(CURRENT_WEIGHT, current as u64);
+        let current = self.add(CURRENT_WEIGHT, effective);
         if lost > 0 {
             self.set(LOST_WEIGHT, lost - 1);
         }
@@ -124,13 +177,13 @@ impl Peer {
 
     /// Smooth round robin: pays for being chosen.
     pub(super) fn pay(&self, total: i64) {
-        let current = self.get(CURRENT_WEIGHT) as i64 - total;
-        self.set(CURRENT_WEIGHT, current as u64);
+        self.add(CURRENT_WEIGHT, -total);
     }
 
     /// A request goes there.
     pub(super) fn begin(&self, now: u64) {
-        self.set(CONNS, self.get(CONNS) + 1);
+        let conns = &self.own_block()[CONNS];
+        conns.store(conns.load(Relaxed) + 1, Relaxed);
         if now.saturating_sub(self.get(CHECKED)) > self.options.fail_timeout {
             self.set(CHECKED, now);
         }
@@ -138,13 +191,14 @@ impl Peer {
 
     /// The request is over.
     pub(super) fn end(&self) {
-        self.set(CONNS, self.get(CONNS).saturating_sub(1));
+        let conns = &self.own_block()[CONNS];
+        conns.store(conns.load(Relaxed).saturating_sub(1), Relaxed);
     }
 
     /// It failed.
     pub(super) fn count_failure(&self, context: &dyn log::Context, doing: &str) {
         let (now, options) = (seconds(), &self.options);
-        self.set(FAILS, self.fails() + 1);
+        self.add(FAILS, 1);
         self.set(ACCESSED, now);
         self.set(CHECKED, now);
         if options.max_fails == 0 {
@@ -162,6 +216,48 @@ impl Peer {
         if self.fails() > 0 && self.get(ACCESSED) < self.get(CHECKED) {
             self.set(FAILS, 0);
         }
+    }
+}
+
+impl Shared {
+    fn find(&self, place: &OnceCell<Option<usize>>, name: &str) -> Option<&Block> {
+        let cells = self.zone.cells();
+        let place = place.get_or_init(|| {
+            cells
+                .place(name.as_bytes())
+                .inspect_err(|e| log::error!("upstream zone \"{}\": {e}", self.zone.name))
+                .ok()
+        });
+        cells.at((*place)?)
+    }
+
+    fn block(&self) -> Option<&Block> {
+        self.find(&self.place, &self.name)
+    }
+
+    fn own_block(&self) -> Option<&Block> {
+        let is_first = self.own_place.get().is_none();
+        let seat = event::seat().min(SEATS_MAX - 1);
+        if !is_first {
+            return self.find(&self.own_place, "");
+        }
+        let own = self.find(&self.own_place, &format!("{}#{seat}", self.name))?;
+        // Whoever sat here before is gone, and its connections with it.
+        own[CONNS].store(0, Relaxed);
+        self.block()?[SEATS].fetch_max(seat as u64 + 1, Relaxed);
+        Some(own)
+    }
+
+    fn conns(&self) -> Option<u64> {
+        let cells = self.zone.cells();
+        let seats = (self.block()?[SEATS].load(Relaxed) as usize).min(SEATS_MAX);
+        let mut places = self.places.borrow_mut();
+        while places.len() < seats {
+            let name = format!("{}#{}", self.name, places.len());
+            places.push(cells.place(name.as_bytes()).ok()?);
+        }
+        let of = |place: &usize| cells.at(*place).map_or(0, |b| b[CONNS].load(Relaxed));
+        Some(places.iter().take(seats).map(of).sum())
     }
 }
 

@@ -9,8 +9,10 @@ use super::peer::{Options, Peer};
 use super::round_robin::RoundRobin;
 use super::url::{self, Url};
 use crate::conf::{Error, Reading, Reason};
+use crate::event::{Zone, ZoneTable};
 use crate::sys::socket::Address;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 /// An upstream as the configuration names it.
@@ -130,11 +132,15 @@ impl UpstreamTable {
 
     /// Makes every upstream real.
     ///
-    /// Errors: `host not found in upstream "x"`, `no servers in upstream "x"`.
-    pub fn finish(&mut self) -> Result<(), Error> {
+    /// Errors: `host not found in upstream "x"`, `no servers in upstream "x"`, those of zones.
+    pub fn finish(&mut self, zones: &mut ZoneTable) -> Result<(), Error> {
+        let wanted = self.zones(zones)?;
         for named in &self.list {
             let upstream = match named.plan.take() {
-                Some(plan) => plan.make(&named.host).map_err(|what| named.error(what))?,
+                Some(plan) => {
+                    let zone = plan.wants_zone().and_then(|(name, ..)| wanted.get(name)).cloned();
+                    plan.make(&named.host, zone).map_err(|what| named.error(what))?
+                }
                 None => implicit(named)?,
             };
             if named.real.set(Rc::new(upstream)).is_err() {
@@ -142,6 +148,47 @@ impl UpstreamTable {
             }
         }
         Ok(())
+    }
+}
+
+impl UpstreamTable {
+    /// Declares the zones of all blocks; several may share one.
+    fn zones(&self, table: &mut ZoneTable) -> Result<HashMap<String, Rc<Zone>>, Error> {
+        let mut wanted: BTreeMap<String, (u64, usize)> = BTreeMap::new();
+        for named in &self.list {
+            let plan = named.plan.borrow();
+            let Some((name, size, blocks)) = plan.as_ref().and_then(Plan::wants_zone) else {
+                continue;
+            };
+            let entry = wanted.entry(name.to_owned()).or_default();
+            entry.1 += blocks;
+            match size {
+                Some(size) if entry.0 != 0 && entry.0 != size => {
+                    return Err(named.error(format!(
+                        "the size {size} of shared memory zone \"{name}\" conflicts with already \
+                         declared size {}",
+                        entry.0
+                    )));
+                }
+                Some(size) => entry.0 = size,
+                None => {}
+            }
+        }
+        let mut zones = HashMap::new();
+        for (name, (size, blocks)) in wanted {
+            if size == 0 {
+                let what = format!("zero size shared memory zone \"{name}\"");
+                return Err(Error::placeless(what));
+            }
+            let zone = table.want_cells(&name, "upstream", blocks as u64);
+            let zone = zone.map_err(|reason| match reason {
+                Reason::Located(e) => e,
+                Reason::Says(what) => Error::placeless(what),
+                other => Error::placeless(format!("{other:?}")),
+            })?;
+            zones.insert(name, zone);
+        }
+        Ok(zones)
     }
 }
 

@@ -26,7 +26,7 @@ impl HttpModule for NotModified {
 }
 
 fn not_modified(r: &mut Request) -> Filtered {
-    if r.reply.status != 200 || r.is_subrequest {
+    if r.reply.status != 200 || r.is_subrequest || r.reply.is_judged {
         return Filtered::Pass;
     }
     if r.header(HeaderId::IfUnmodifiedSince).is_some_and(|since| is_modified_after(r, since)) {

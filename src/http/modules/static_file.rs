@@ -60,7 +60,10 @@ fn static_file(r: &mut Request) -> Verdict {
     r.reply.length = Some(len);
     r.reply.last_modified = Some(found.facts.modified);
     r.reply.etag = core.etag.then(|| found.etag());
-    r.reply.content_type = core.content_type_of(r);
+    // An upstream that sent the request here by X-Accel-Redirect may have named the type.
+    if r.reply.content_type.is_none() {
+        r.reply.content_type = core.content_type_of(r);
+    }
     r.reply.allow_ranges = true;
     if len > 0 {
         r.reply.body = Body::Whole(Chunk::File { file, at: 0, len });

@@ -8,7 +8,7 @@ use crate::http::{Fields, Request};
 use crate::log;
 use crate::proto::h1::{Field, ReplyHead, Version};
 use crate::proto::header::HeaderId;
-use crate::proto::{escape, uri};
+use crate::proto::{date, escape, uri};
 
 /// What the head asks of us beyond being passed on.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub fn fill<T: Talk>(r: &mut Request, talk: &T, bytes: &[u8], rules: &Rules) -> 
     r.reply.length = head.content_length();
     r.reply.keeps_server = rules.passes("Server");
     r.reply.keeps_date = rules.passes("Date");
+    r.reply.is_judged = true;
     r.reply.allow_ranges = rules.force_ranges;
     let steering = steer(r, head, bytes, rules);
     let mut fields = Fields::over(bytes.to_vec());
@@ -102,7 +103,7 @@ fn pass_on<T: Talk>(
         | HeaderId::Connection
         | HeaderId::KeepAlive => {}
         HeaderId::ContentType => content_type(r, value),
-        HeaderId::LastModified => match date(value) {
+        HeaderId::LastModified => match date::parse(value) {
             Some(seconds) => r.reply.last_modified = Some(seconds),
             None => as_it_is(field.id),
         },
@@ -149,14 +150,6 @@ fn split_charset(text: &str) -> (&str, Option<&str>) {
         }
     }
     (text, None)
-}
-
-/// A date in the usual form; others go on as they are.
-fn date(value: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(value).ok()?;
-    let time = httpdate::parse_http_date(text).ok()?;
-    let seconds = time.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
-    i64::try_from(seconds).ok()
 }
 
 /// `Refresh: 5; url=http://…`
@@ -239,11 +232,5 @@ mod tests {
         ] {
             assert_eq!(split_charset(text), (media, charset), "{text}");
         }
-    }
-
-    #[test]
-    fn dates() {
-        assert_eq!(date(b"Thu, 01 Jan 1970 00:00:10 GMT"), Some(10));
-        assert_eq!(date(b"yesterday"), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::trail;
 use crate::conf::*;
+use crate::event::ZoneTable;
 use crate::http::{Builtin, HttpModule, Merging, Request, Template, keyed, var};
 use crate::log;
 use crate::upstream::block::Plan;
@@ -40,7 +41,7 @@ impl HttpModule for Upstreams {
 
     fn finish(main: &mut Main, m: &mut Merging) -> Result<(), Reason> {
         main.table = m.shelf.take::<UpstreamTable>();
-        main.table.finish()?;
+        main.table.finish(m.shelf.of::<ZoneTable>())?;
         Ok(())
     }
 }
