@@ -11,6 +11,7 @@ use crate::conf::value;
 use crate::proto::h1::{Method, Version};
 use crate::proto::header::HeaderId;
 use crate::proto::params;
+use crate::proto::proxy_protocol::{ProxyHeader, TlvName};
 use crate::sys::socket::TcpInfo;
 use crate::sys::{process, time};
 use crate::{event, log};
@@ -89,6 +90,11 @@ pub const ALL: &[Builtin] = &[
     keyed("http_",              |r, name, out| unknown(r.head.fields.iter(), name, out)),
     keyed("sent_http_",         |r, name, out| unknown(r.reply.fields.iter(), name, out)),
     keyed("sent_trailer_",      sent_trailer),
+    keyed("proxy_protocol_tlv_", proxy_tlv),
+    var("proxy_protocol_addr",  |r, out| proxied(r, |h| h.source.ip().to_string(), out)),
+    var("proxy_protocol_port",  |r, out| proxied(r, |h| h.source.port().to_string(), out)),
+    var("proxy_protocol_server_addr", |r, out| proxied(r, |h| h.destination.ip().to_string(), out)),
+    var("proxy_protocol_server_port", |r, out| proxied(r, |h| h.destination.port().to_string(), out)),
     keyed("cookie_",            cookie),
     keyed("arg_",               arg),
 ];
@@ -398,6 +404,29 @@ fn set_limit_rate(r: &mut Request, text: &[u8]) {
     match std::str::from_utf8(text).ok().and_then(value::size) {
         Some(rate) => r.slots.of::<RateOverride>().0 = rate,
         None => log::error!(&*r, "invalid $limit_rate \"{}\"", log::Raw(text)),
+    }
+}
+
+/// What the PROXY header of the connection says.
+fn proxied(r: &Request, get: impl Fn(&ProxyHeader) -> String, out: &mut Vec<u8>) -> bool {
+    let Some(header) = &r.client.proxy else { return false };
+    out.extend_from_slice(get(header).as_bytes());
+    true
+}
+
+/// An entry of the PROXY header, by name or number.
+fn proxy_tlv(r: &Request, name: &str, out: &mut Vec<u8>) -> bool {
+    let (Some(header), Some(name)) = (&r.client.proxy, TlvName::parse(name)) else { return false };
+    match header.tlv(name) {
+        Ok(Some(value)) => {
+            out.extend_from_slice(&value);
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            log::error!(r, "{error}");
+            false
+        }
     }
 }
 

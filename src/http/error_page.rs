@@ -48,7 +48,11 @@ pub fn finish(r: &mut Request, code: u16) -> Next {
 fn other_page(r: &mut Request, code: u16, page: &ErrorPage) -> Next {
     r.place.is_error_page = true;
     let kept = r.reply.fields.get(HeaderId::WwwAuthenticate).map(<[u8]>::to_vec);
+    let location = r.reply.fields.get(HeaderId::Location).map(<[u8]>::to_vec);
     r.reply.reset();
+    if let Some(location) = location {
+        r.reply.fields.push(HeaderId::Location, &location);
+    }
     if let Some(challenge) = kept.filter(|_| code == 401) {
         r.reply.fields.push(HeaderId::WwwAuthenticate, &challenge);
     }
@@ -69,7 +73,7 @@ fn other_page(r: &mut Request, code: u16, page: &ErrorPage) -> Next {
                 _ => 302,
             };
             r.reply.status_override = 0;
-            r.reply.fields.push(HeaderId::Location, &uri);
+            r.reply.fields.set(HeaderId::Location, &uri);
             built_in(r, redirect);
             Next::Send
         }
@@ -106,6 +110,8 @@ pub fn built_in(r: &mut Request, code: u16) {
         })
         .map(|f| (f.id, f.value.to_vec()))
         .collect();
+    // A later status takes the place of one that an error page was to keep.
+    r.reply.status_override = 0;
     r.reply.reset();
     for (id, value) in kept {
         r.reply.fields.push(id, &value);

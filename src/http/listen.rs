@@ -82,7 +82,10 @@ pub(super) fn read(r: &mut Reading) -> Result<Vec<Listen>, Reason> {
     for word in &args[1..] {
         parameter(&mut model, word, r)?;
     }
-    let addresses = resolve(&args[0])?;
+    let mut addresses = Vec::new();
+    for text in ports(&args[0])? {
+        addresses.extend(resolve(&text)?);
+    }
     let with = |address: Socket| {
         let mut listen = model.clone();
         listen.socket.address = address;
@@ -169,6 +172,26 @@ fn keepalive(text: &str) -> Option<KeepAlive> {
         digits => Some(value::number(digits).filter(|n| (1..=127).contains(n))? as u32),
     };
     Some(KeepAlive { on: true, idle: time(idle)?, interval: time(interval)?, count })
+}
+
+/// Writes a range of ports out: `127.0.0.1:8080-8090`.
+fn ports(text: &str) -> Result<Vec<String>, Reason> {
+    let (host, range) =
+        text.rsplit_once(':').map_or(("", text), |(h, _)| text.split_at(h.len() + 1));
+    let Some((first, last)) = range.split_once('-').filter(|_| !text.starts_with("unix:")) else {
+        return Ok(vec![text.to_owned()]);
+    };
+    let digits = |t: &str| value::number(t).filter(|n| (1..=65535).contains(n));
+    match (digits(first), digits(last)) {
+        (Some(first), Some(last)) if first <= last => {
+            Ok((first..=last).map(|port| format!("{host}{port}")).collect())
+        }
+        (Some(_), Some(_)) => Err(Reason::says(format!(
+            "invalid port range in \"{text}\" of the \"listen\" directive"
+        ))),
+        // A host name may hold a hyphen.
+        _ => Ok(vec![text.to_owned()]),
+    }
 }
 
 /// `8080`, `*:80`, `127.0.0.1:80`, `[::]:80`, `localhost:80`, `unix:/path`.
@@ -369,6 +392,14 @@ mod tests {
         for bad in ["0", "70000", "127.0.0.1:x", "[::1", "unix:", "no.such.invalid:80"] {
             assert!(one(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn port_ranges() {
+        assert_eq!(ports("127.0.0.1:80-82").unwrap().len(), 3);
+        assert_eq!(ports("80-81").unwrap(), ["80", "81"]);
+        assert_eq!(ports("my-host:80").unwrap(), ["my-host:80"]);
+        assert!(ports("80-79").is_err());
     }
 
     #[test]

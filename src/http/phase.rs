@@ -9,7 +9,7 @@ use super::error_page;
 use super::place::{Sought, URI_CHANGES_MAX, find_location};
 use super::reply::LocalBoxFuture;
 use super::rewrite::{self, Flow};
-use crate::log;
+use crate::{event, log};
 
 /// The life of a request. This list is the only place where the order is written.
 ///
@@ -141,6 +141,7 @@ impl Pipeline {
 /// Leads the request to its reply. On return `reply` is complete but unfiltered, or its status is
 /// 444: then the connection is closed without one.
 pub async fn run(r: &mut Request) {
+    r.client.address.clone().capture_host(r);
     let first = post_read(r).await;
     lead(r, first).await;
 }
@@ -297,13 +298,28 @@ async fn access(r: &mut Request, pipeline: &Pipeline) -> Option<Verdict> {
                     denied = status;
                 }
             }
+            Verdict::Finish(401) => {
+                delay_refusal(r).await;
+                return Some(Verdict::Finish(401));
+            }
             ended => return Some(ended),
         }
     }
     if denied == 403 {
         log::error!(&*r, "access forbidden by rule");
     }
+    if denied == 401 {
+        delay_refusal(r).await;
+    }
     (denied != 0).then_some(Verdict::Finish(denied))
+}
+
+/// `auth_delay`: guessing passwords takes time.
+async fn delay_refusal(r: &mut Request) {
+    let delay = r.place.location.core.auth_delay;
+    if !delay.is_zero() {
+        event::sleep(delay).await;
+    }
 }
 
 /// `limit_except`: other methods are handled by the block's own level.

@@ -331,6 +331,16 @@ impl ServerNames {
 }
 
 impl Address {
+    /// Puts the captures of the expression that chose the request's server into the request.
+    pub fn capture_host(&self, r: &Request) {
+        if !self.names.regexes.is_empty()
+            && self.names.by_name(&r.head.host).is_none()
+            && let Some((regex, _)) = self.names.by_regex(&r.head.host)
+        {
+            regex.matches(r, r.head.host.as_bytes());
+        }
+    }
+
     /// The server for `host` (lower case, without port; empty if there was none).
     pub fn server(&self, host: &str) -> &Rc<Server> {
         self.names

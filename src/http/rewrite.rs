@@ -11,7 +11,7 @@ use super::template::Template;
 use super::variable::{VarRef, VariableTable};
 use crate::conf::{Reading, Reason, value};
 use crate::log;
-use crate::proto::escape::Escape;
+use crate::proto::escape::{Escape, Unescape, unescape};
 use crate::proto::header::HeaderId;
 use std::rc::Rc;
 
@@ -173,6 +173,10 @@ impl Rewrite {
             args.extend_from_slice(&r.place.args);
         }
         if let Then::Redirect(code) = self.then {
+            let mut plain = Vec::with_capacity(path.len());
+            let read = unescape(&path, Unescape::Redirect, &mut plain);
+            plain.extend_from_slice(&path[read.min(path.len())..]);
+            let mut path = plain;
             if let Some(args) = args.filter(|a| !a.is_empty()) {
                 path.push(b'?');
                 path.extend_from_slice(&args);

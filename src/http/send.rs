@@ -239,10 +239,8 @@ fn status_line(reply: &Reply, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(reply.status).as_bytes());
     let reason = reply.reason.as_deref().unwrap_or_else(|| status::reason(reply.status));
-    if !reason.is_empty() {
-        out.push(b' ');
-        out.extend_from_slice(reason.as_bytes());
-    }
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -301,7 +299,7 @@ fn absolute(r: &Request, location: &[u8]) -> Vec<u8> {
     }
     let tls = r.client.tls.is_some();
     let mut out = if tls { b"https://".to_vec() } else { b"http://".to_vec() };
-    let host = if core.server_name_in_redirect || r.head.host.is_empty() {
+    let host = if core.server_name_in_redirect {
         r.place.server.name.as_bytes()
     } else {
         r.head.host.as_bytes()

@@ -20,7 +20,7 @@ use crate::{event, io, log, sys};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many bytes of a discarded body are read to keep a connection.
 const DRAIN_MAX_BYTES: u64 = 64 << 20;
@@ -34,6 +34,8 @@ pub struct Wire {
     conn: Rc<Conn>,
     ahead: RefCell<Vec<u8>>,
     received: Cell<u64>,
+    /// How long the client may idle: its last request's place says it.
+    idle: Cell<Option<Duration>>,
 }
 
 /// Serves requests until the connection ends. `ahead` is what was read of it already.
@@ -42,6 +44,7 @@ pub async fn serve(client: Rc<Client>, http: Rc<HttpConf>, life: Rc<Life>, ahead
         conn: client.conn.clone(),
         ahead: RefCell::new(ahead),
         received: Cell::new(0),
+        idle: Cell::new(None),
     });
     loop {
         let arrived = match next_head(&wire, &client, &life).await {
@@ -125,7 +128,8 @@ async fn next_head(wire: &Rc<Wire>, client: &Rc<Client>, life: &Rc<Life>) -> Arr
     let is_first = client.requests.get() == 0;
     loop {
         let idle = partial.is_none() && !is_first;
-        let limit = if idle { core.keepalive_timeout } else { core.client_header_timeout };
+        let idle_limit = wire.idle.get().unwrap_or(core.keepalive_timeout);
+        let limit = if idle { idle_limit } else { core.client_header_timeout };
         let patience = life.patience(idle, limit, core.keepalive_min_timeout);
         let read = std::future::poll_fn(|cx| {
             wire.conn.poll_read_with(cx, io::SCRATCH_BYTES, |bytes| match bytes {
@@ -251,6 +255,7 @@ async fn one(
     }
     let after = send::reply(&mut r, wire, life).await;
     r.tally.received = r.head.wire_len + wire.received.replace(0);
+    wire.idle.set(Some(r.place.location.core.keepalive_timeout));
     finish::log(&r);
     after
 }
@@ -410,7 +415,7 @@ struct Source {
     wire: Rc<Wire>,
     body: h1::Body,
     deadline: event::Deadline,
-    timeout: std::time::Duration,
+    timeout: Duration,
     wants_continue: bool,
     trailers: Option<super::Fields>,
     ended: bool,

@@ -257,7 +257,7 @@ impl VariableTable {
             let longest = self
                 .families
                 .iter()
-                .filter(|(prefix, _)| variable.name.len() > prefix.len())
+                .filter(|(prefix, _)| variable.name.len() >= prefix.len())
                 .filter(|(prefix, _)| variable.name.starts_with(prefix))
                 .max_by_key(|(prefix, _)| prefix.len());
             let Some((prefix, get)) = longest else {

@@ -53,9 +53,7 @@ fn read(r: &mut Reading) -> Result<(), Reason> {
     let mut volatile = false;
     r.rows(|r| table.row(r, &mut volatile))?;
     let rule = Rc::new(move |r: &Request, out: &mut Vec<u8>| {
-        if let Some(value) =
-            table.address(r).and_then(|ip| table.find(ip)).or(table.default.as_ref())
-        {
+        if let Some(value) = table.find(table.address(r)).or(table.default.as_ref()) {
             out.extend_from_slice(value);
         }
         true
@@ -150,19 +148,21 @@ impl Table {
         Ok(())
     }
 
-    fn address(&self, r: &Request) -> Option<IpAddr> {
+    fn address(&self, r: &Request) -> IpAddr {
+        // What is no address (a unix client) is looked up as nginx's "none".
         let ip = match &self.source {
-            Some(source) => source.text(r).parse().ok()?,
-            None => r.client.peer_ip()?,
+            Some(source) => source.text(r).parse().ok(),
+            None => r.client.peer_ip(),
         };
+        let ip = ip.unwrap_or(IpAddr::V4(Ipv4Addr::BROADCAST));
         if self.proxies.is_empty() {
-            return Some(ip);
+            return ip;
         }
         let header: Vec<u8> =
             r.head.fields.all(HeaderId::XForwardedFor).collect::<Vec<_>>().join(&b","[..]);
         let trusted = |ip| any_holds(&self.proxies, ip);
         let behind = client_address(ip, &header, trusted, self.recursive);
-        Some(behind.map_or(ip, |address| address.ip()))
+        behind.map_or(ip, |address| address.ip())
     }
 
     fn find(&self, ip: IpAddr) -> Option<&Text> {

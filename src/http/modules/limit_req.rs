@@ -94,12 +94,12 @@ async fn limit_req(r: &mut Request, loc: &Loc) -> Verdict {
         r.slots.of::<Outcome>().text = "PASSED";
         return Verdict::Decline;
     }
+    say_delay(r, loc, &keyed, wait_ms);
     if loc.dry_run {
         r.slots.of::<Outcome>().text = "DELAYED_DRY_RUN";
         return Verdict::Decline;
     }
     r.slots.of::<Outcome>().text = "DELAYED";
-    say_delay(r, loc, &keyed, wait_ms);
     event::sleep(Duration::from_millis(wait_ms)).await;
     Verdict::Decline
 }
@@ -126,11 +126,12 @@ fn say_delay(r: &Request, loc: &Loc, keyed: &[(&Limit, Vec<u8>)], wait_ms: u64) 
     let Some((limit, _)) = keyed.iter().max_by_key(|(limit, _)| limit.zone.rate()) else { return };
     let excess = wait_ms * limit.zone.rate() / 1000 + limit.delay;
     let (whole, part, zone) = (excess / 1000, excess % 1000, &limit.zone.zone.name);
+    let dry = if loc.dry_run { ", dry run" } else { "" };
     let level = LEVELS.iter().position(|l| *l == loc.log_level).map_or(0, |i| i.saturating_sub(1));
     say(
         r,
         LEVELS[level],
-        &format!("delaying request, excess: {whole}.{part:03}, by zone \"{zone}\""),
+        &format!("delaying request{dry}, excess: {whole}.{part:03}, by zone \"{zone}\""),
     );
 }
 
