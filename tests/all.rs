@@ -9,4 +9,5 @@
 #[macro_use]
 mod harness;
 mod command_line;
+mod process;
 mod process_tree;
