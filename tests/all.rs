@@ -9,6 +9,7 @@
 #[macro_use]
 mod harness;
 mod command_line;
+mod process;
 mod process_tree;
 mod proxy;
 mod upstream;

@@ -277,6 +277,7 @@ impl Master {
 
     /// Leaves the master behind: what a child must not hold is closed before it begins.
     fn become_child(&mut self, duty: Duty, channel: UnixStream) -> ! {
+        set_title(duty.name());
         self.signals = None;
         self.family.children.clear();
         let listening = self.cycle.listening.take();

@@ -8,7 +8,7 @@ use super::settle::{self, FATAL};
 use super::signals::{self, Told};
 use super::turns::Turns;
 use super::worker::{self, Birth, READY};
-use super::{HELPER, PRIVILEGED, set_title, tell_end};
+use super::{HELPER, set_title, tell_end};
 use crate::cycle::Cycle;
 use crate::log::{self, Os};
 use crate::sys::process;
@@ -55,7 +55,6 @@ impl Privileged {
     fn settle(birth: Birth) -> Privileged {
         let Birth { launch, cycle, mut post, channel, daemonized, parent } = birth;
         settle::privileged(&cycle, &launch.environment);
-        set_title(PRIVILEGED);
         if !process::die_with_parent(parent).unwrap_or(true) {
             std::process::exit(0);
         }
@@ -64,7 +63,7 @@ impl Privileged {
         let ready = channel.try_clone();
         let begun = Turns::new(Some(channel)).and_then(|turns| {
             cycle.services.iter().try_for_each(|service| service.start(&mut post))?;
-            ready?.write_all(READY)?;
+            let _ = ready?.write_all(READY);
             Ok(turns)
         });
         match begun {

@@ -1,7 +1,7 @@
 //! A worker: settles, serves, and leaves without dropping anything.
 use super::signals::{self, Told};
 use super::turns::{News, Turns};
-use super::{Launch, WORKER, pid_file, set_title, settle};
+use super::{Launch, pid_file, set_title, settle};
 use crate::cycle::Cycle;
 use crate::event::Post;
 use crate::log::{self, Os};
@@ -64,12 +64,12 @@ impl Worker {
     fn settle(birth: Birth) -> Worker {
         let Birth { launch, cycle, mut post, channel, daemonized, parent } = birth;
         settle::worker(&cycle, post.seat, &launch.environment);
-        set_title(WORKER);
         let ready = channel.try_clone();
         let begun = Turns::new(Some(channel)).and_then(|turns| {
             settle::limit_loop(&cycle);
             cycle.services.iter().try_for_each(|service| service.start(&mut post))?;
-            ready?.write_all(READY)?;
+            // If the master has died meanwhile, the loop will say so.
+            let _ = ready?.write_all(READY);
             Ok(turns)
         });
         match begun {
