@@ -105,6 +105,19 @@ pub fn load_ocsp_response(path: &str) -> Result<Vec<u8>, Refusal> {
     Err(Refusal::ssl(&format!("d2i_OCSP_RESPONSE_bio(\"{path}\") failed"), "wrong tag"))
 }
 
+/// `ssl_dhparam`: read as nginx reads it, so that a bad file is told; rustls has no use for it.
+pub fn check_dh_parameters(path: &str) -> Result<(), Refusal> {
+    let what = format!("BIO_new_file(\"{path}\") failed");
+    let text = std::fs::read(path).map_err(|e| Refusal::file_named(&what, Path::new(path), &e))?;
+    let failed = format!("PEM_read_bio_Parameters(\"{path}\") failed");
+    let blocks = pem::blocks(&text).map_err(|bad| Refusal::ssl(&failed, bad.reason()))?;
+    let labels = ["DH PARAMETERS", "X9.42 DH PARAMETERS", "PARAMETERS"];
+    if blocks.iter().any(|block| labels.contains(&block.label.as_str())) {
+        return Ok(());
+    }
+    Err(Refusal::ssl(&failed, "no start line").with("Expecting: DH PARAMETERS"))
+}
+
 /// `ssl_password_file`.
 pub fn load_passwords(path: &str) -> Result<Vec<Vec<u8>>, Refusal> {
     let text = std::fs::read(path).map_err(|e| Refusal::open(Path::new(path), &e))?;
@@ -300,6 +313,7 @@ pub(crate) mod tests {
             refused(load_passwords("/x")),
             "open() \"/x\" failed (2: No such file or directory)"
         );
+        assert!(refused(check_dh_parameters("/no/such")).starts_with("BIO_new_file(\"/no/such\")"));
         let cut = pem::encode("CERTIFICATE", b"junk");
         assert!(refused(load_chain(&format!("data:{cut}"))).ends_with("PEM routines::ASN1 lib)"));
     }

@@ -23,6 +23,8 @@ pub(super) struct Channel {
     plain: Vec<u8>,
     plain_taken: usize,
     unsent: Unsent,
+    /// Plaintext taken per write: less for a peer that reads slowly, since the rest is kept here.
+    burst: usize,
     /// The peer's bytes have ended, with or without close_notify.
     ended: bool,
     said_goodbye: bool,
@@ -44,7 +46,16 @@ impl Channel {
     /// After the handshake. `held` and `plain` are what came behind it; `unsent` may wait for the
     /// first write.
     pub fn new(engine: Engine, held: Vec<u8>, plain: Vec<u8>, unsent: Unsent) -> Self {
-        Self { engine, held, plain, plain_taken: 0, unsent, ended: false, said_goodbye: false }
+        Self {
+            engine,
+            held,
+            plain,
+            plain_taken: 0,
+            unsent,
+            burst: WRITE_MOST,
+            ended: false,
+            said_goodbye: false,
+        }
     }
 
     /// Reads plaintext; 0 at the end.
@@ -96,7 +107,7 @@ impl Channel {
         if self.unsent.len() > UNSENT_MOST {
             ready!(self.unsent.poll_flush(wire, cx))?;
         }
-        let plain = &plain[..plain.len().min(WRITE_MOST)];
+        let plain = &plain[..plain.len().min(self.burst)];
         let Self { engine, held, unsent, .. } = self;
         with_outgoing(|out| {
             // What waits goes along: one call sends tickets and the first reply.
@@ -105,6 +116,10 @@ impl Channel {
             engine.encrypt(plain, held, out).map_err(broken)?;
             unsent.send(wire, cx, out.bytes())
         })?;
+        self.burst = match self.unsent.is_empty() {
+            true => (self.burst * 2).min(WRITE_MOST),
+            false => RECORD_PLAIN_MAX,
+        };
         Poll::Ready(Ok(plain.len()))
     }
 
@@ -117,10 +132,10 @@ impl Channel {
     ) -> Poll<io::Result<usize>> {
         let mut filled = pieces.iter().filter(|piece| !piece.is_empty());
         let Some(first) = filled.next() else { return Poll::Ready(Ok(0)) };
-        if first.len() >= WRITE_MOST || filled.next().is_none() {
+        if first.len() >= self.burst || filled.next().is_none() {
             return self.poll_write(wire, cx, first);
         }
-        with_joined(pieces, WRITE_MOST, |joined| self.poll_write(wire, cx, joined))
+        with_joined(pieces, self.burst, |joined| self.poll_write(wire, cx, joined))
     }
 
     pub fn poll_flush(&mut self, wire: &impl Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
