@@ -8,7 +8,14 @@
 
 #[macro_use]
 mod harness;
+
 mod command_line;
+mod gzip;
+mod headers;
+mod limits;
+mod location;
+mod logs;
+mod map_geo;
 mod process;
 mod process_tree;
 mod proxy;
