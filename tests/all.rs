@@ -8,5 +8,6 @@
 
 #[macro_use]
 mod harness;
+mod agent;
 mod command_line;
 mod process_tree;
