@@ -9,6 +9,7 @@
 #[macro_use]
 mod harness;
 
+mod agent;
 mod command_line;
 mod gzip;
 mod headers;
