@@ -53,7 +53,8 @@ impl Lru {
 }
 
 /// Hit ratios of the dict and of LRU, where `len` gives the size of a key's value.
-fn ratios(size: u64, len: impl Fn(usize) -> usize) -> (f64, f64, usize) {
+/// The popular keys are others after every `shift` of the cache's capacity.
+fn ratios(size: u64, shift: usize, len: impl Fn(usize) -> usize) -> (f64, f64, usize) {
     let dict = Dict::create("zipf", size).unwrap();
     let mut n = 0;
     while dict.safe_set(&n.to_string().into_bytes(), Put::string(&vec![1; len(n)]), 0).is_ok() {
@@ -66,7 +67,7 @@ fn ratios(size: u64, len: impl Fn(usize) -> usize) -> (f64, f64, usize) {
     let (mut zipf, mut lru) = (Zipf::new(10 * capacity), Lru::default());
     let (mut hits, mut lru_hits, mut asked) = (0, 0, 0);
     for step in 0..30 * capacity {
-        let n = zipf.draw();
+        let n = zipf.draw() + step / (shift * capacity) * 1_000_000_000;
         // The popular ones must not be neighbours in any sense.
         let key = scramble(n as u64).to_string().into_bytes();
         let hit = dict.get(&key, 0).unwrap().is_some();
@@ -86,15 +87,38 @@ fn ratios(size: u64, len: impl Fn(usize) -> usize) -> (f64, f64, usize) {
 #[test]
 fn the_hot_set_stays() {
     for size in [256 << 10, 4 << 20] {
-        let (clock, lru, n) = ratios(size, |_| 100);
+        let (clock, lru, n) = ratios(size, 1000, |_| 100);
         println!("{n} entries: clock {clock:.4}, LRU {lru:.4}, {:.3}", clock / lru);
         assert!(clock >= 0.9 * lru);
     }
 }
 
 #[test]
+fn a_new_hot_set_takes_the_place_of_an_old_one() {
+    let (clock, lru, n) = ratios(1 << 20, 5, |_| 100);
+    println!("{n} entries, moving: clock {clock:.4}, LRU {lru:.4}, {:.3}", clock / lru);
+    assert!(clock >= 0.9 * lru);
+}
+
+#[test]
+fn what_was_stored_last_is_there() {
+    let dict = Dict::create("last", 64 << 10).unwrap();
+    for n in 0..20_000u32 {
+        let len = (scramble(u64::from(n)) % 9000) as usize >> (n % 8);
+        dict.set(&n.to_le_bytes(), Put::string(&vec![1; len]), 0).unwrap();
+        assert!(dict.get_stale(&n.to_le_bytes(), 0).unwrap().is_some(), "{n}");
+        if n > 0 && len < 500 {
+            // And of the small ones also the one before, unless room was made for a large one.
+            let before = (scramble(u64::from(n - 1)) % 9000) as usize >> ((n - 1) % 8);
+            let there = dict.get_stale(&(n - 1).to_le_bytes(), 0).unwrap().is_some();
+            assert!(there || before > 2000, "{n}: the one before is gone");
+        }
+    }
+}
+
+#[test]
 fn the_hot_set_stays_with_values_of_many_sizes() {
-    let (clock, lru, n) = ratios(4 << 20, |n| 20 + (scramble(n as u64) % 900) as usize);
+    let (clock, lru, n) = ratios(4 << 20, 1000, |n| 20 + (scramble(n as u64) % 900) as usize);
     println!("{n} entries: clock {clock:.4}, LRU {lru:.4}, {:.3}", clock / lru);
     assert!(clock >= 0.9 * lru);
 }

@@ -19,7 +19,9 @@ pub(super) const EVICTED_AT: usize = ENTRIES_AT + 1;
 pub(super) const REPAIRS_AT: usize = EVICTED_AT + 1;
 /// Word of the first shard: the hand over all pages.
 pub(super) const HAND_AT: usize = REPAIRS_AT + 1;
-const _: () = assert!(HAND_AT < SHARD_WORDS);
+/// Word of a shard: it evicted a good deal, so that a page should be judged.
+pub(super) const DUE_AT: usize = HAND_AT + 1;
+const _: () = assert!(DUE_AT < SHARD_WORDS);
 
 /// Words of a shard per class.
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::alloc::{EVICTED_AT, HAND_AT, Part, Shortage};
+use super::alloc::{DUE_AT, EVICTED_AT, HAND_AT, Part, Shortage};
 use super::entry::{Key, Kind, Ref, Slot};
 use super::layout::*;
 use super::shard::{Shard, Spot};
@@ -30,7 +30,7 @@ impl<'d> Shard<'d> {
         let start = hand.load(Relaxed);
         // The hand is a page and a bit in it; a page that is not ours any more sends it home.
         let mut page = self.hand_page(start >> 8, class);
-        let mut bit = if page.is_some() { start & 63 } else { 0 };
+        let mut bit = if page.is_some() { start & 0xff } else { 0 };
         let mut laps = 0;
         let looks =
             if room == Room::Evict { 3 * self.dict.layout.pages } else { EXPIRED_PAGES_MAX };
@@ -41,7 +41,8 @@ impl<'d> Shard<'d> {
             }
             let Some(p) = page.filter(|_| laps <= LAPS_MAX) else { return false };
             let victim = self.judge(p, class, bit as u32, room, now_ms);
-            bit = u64::from(victim.unwrap_or(0));
+            // It goes on behind the victim: the newcomer takes that slot and must live a full turn.
+            bit = victim.map_or(0, |v| u64::from(v) + 1);
             hand.store((p as u64 + 1) << 8 | bit, Relaxed);
             if victim.is_some() {
                 return true;
@@ -80,7 +81,7 @@ impl<'d> Shard<'d> {
     /// Looks at one page from `bit` on: evicts the first untouched (or expired) entry and returns
     /// its bit, or clears the touched bits and returns nothing.
     fn judge(&self, page: usize, class: usize, bit: u32, room: Room, now_ms: u64) -> Option<u32> {
-        let from = u64::MAX << bit;
+        let from = u64::MAX.checked_shl(bit).unwrap_or(0);
         let used = self.dict.desc(page).used().load(Relaxed) & slot_bits(class) & from;
         if room == Room::Refuse {
             return self.evict_expired(page, class, used, now_ms);
@@ -123,7 +124,11 @@ impl<'d> Shard<'d> {
             }
             self.forced.set(true);
             let evicted = &self.dict.shard_words(self.number)[EVICTED_AT];
-            evicted.store(evicted.load(Relaxed).wrapping_add(1), Relaxed);
+            let count = evicted.load(Relaxed).wrapping_add(1);
+            evicted.store(count, Relaxed);
+            if count.is_multiple_of(BALANCE_EVERY) {
+                self.dict.shard_words(self.number)[DUE_AT].store(1, Relaxed);
+            }
         }
         self.evicted.set(true);
         self.remove(&spot);
@@ -191,12 +196,14 @@ impl Dict {
         Ok(sum)
     }
 
-    /// After evictions: lets a page that nobody used for long go to whoever needs it.
-    pub(super) fn balance(&self, shard: usize, now_ms: u64) -> Result<(), Error> {
-        if self.shard_words(shard)[EVICTED_AT].load(Relaxed).is_multiple_of(BALANCE_EVERY) {
-            self.reclaim_next(Room::Evict, true, now_ms)?;
+    /// Now and then while a shard evicts: lets a page that nobody used for long go to whoever needs
+    /// it. Before something is stored, so that it is not what goes.
+    pub(super) fn balance(&self, shard: usize, now_ms: u64) -> Result<Reclaimed, Error> {
+        let due = &self.shard_words(shard)[DUE_AT];
+        if due.load(Relaxed) == 0 || due.swap(0, Relaxed) == 0 {
+            return Ok(Reclaimed::default());
         }
-        Ok(())
+        self.reclaim_next(Room::Evict, true, now_ms)
     }
 
     /// Judges the page at the second hand.

@@ -167,14 +167,15 @@ impl Dict {
         if bytes.div_ceil(crate::region::PAGE) > self.layout.pages {
             return Err(Error::NoMemory { forcible });
         }
+        if room == Room::Evict {
+            forcible = self.balance(self.shard_of_line(self.line_of(key.hash)), now_ms)?.forced;
+        }
         for _ in 0..ROUNDS {
             let shard = self.lock_for(key)?;
             let done = attempt(&shard);
-            let (number, forced) = (shard.number, shard.forced.get());
-            forcible |= forced;
+            forcible |= shard.forced.get();
             drop(shard);
             match done {
-                Ok(()) if forced => return self.balance(number, now_ms).map(|()| true),
                 Ok(()) => return Ok(forcible),
                 Err(Failure::Final(e)) => return Err(e),
                 Err(Failure::Short(short)) => {
