@@ -26,16 +26,20 @@ pub static HTTP: Modules = &[
     &Entry::<access::Access>::NEW,
     &Entry::<auth_basic::AuthBasic>::NEW,
     // Before the content.
+    &Entry::<try_files::TryFiles>::NEW,
     // Content.
     &Entry::<http::upstream::Upstreams>::NEW,
     &Entry::<proxy::Proxy>::NEW,
+    &Entry::<random_index::RandomIndex>::NEW,
     &Entry::<index::Index>::NEW,
+    &Entry::<autoindex::Autoindex>::NEW,
     &Entry::<gzip_static::GzipStatic>::NEW,
     &Entry::<static_file::StaticFile>::NEW,
     // Header filters.
     &Entry::<not_modified::NotModified>::NEW,
     &Entry::<headers::Headers>::NEW,
     &Entry::<gunzip::Gunzip>::NEW,
+    &Entry::<http::charset::Charset>::NEW,
     &Entry::<gzip::Gzip>::NEW,
     &Entry::<range::Ranges>::NEW,
     // The log.

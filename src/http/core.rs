@@ -621,7 +621,7 @@ impl Loc {
     /// The file that the URI stands for, under `root` or `alias`.
     pub fn path_of(&self, r: &Request) -> Vec<u8> {
         let mut path = self.root_of(r);
-        if !self.root.1 {
+        if !self.root.1 || self.is_regex && r.place.adds_uri_to_alias {
             path.extend_from_slice(&r.place.uri);
         } else if !self.is_regex {
             path.extend_from_slice(r.place.uri.get(self.name_len..).unwrap_or_default());

@@ -10,6 +10,7 @@
 //! one another: what two need stands here, under its own noun.
 
 pub mod body;
+pub mod charset;
 pub mod client;
 pub mod conf;
 pub mod core;

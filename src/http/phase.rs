@@ -379,6 +379,7 @@ impl Request {
         self.place.args = args;
         self.place.internal = true;
         self.place.is_original = false;
+        self.place.adds_uri_to_alias = false;
         self.place.begins_as_named = true;
         self.place.location = self.place.server.root.clone();
         Verdict::Restart

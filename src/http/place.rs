@@ -32,6 +32,8 @@ pub struct Place {
     pub is_original: bool,
     /// The URI still begins as the location's name does: `rewrite … break` changes that.
     pub begins_as_named: bool,
+    /// The URI was found by `try_files` below an alias that is an expression: it is appended.
+    pub adds_uri_to_alias: bool,
     /// An error page is being made.
     pub is_error_page: bool,
 }
@@ -49,6 +51,7 @@ impl Place {
             uri_changed: false,
             is_original: true,
             begins_as_named: true,
+            adds_uri_to_alias: false,
             is_error_page: false,
         }
     }

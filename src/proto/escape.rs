@@ -105,6 +105,30 @@ pub fn push_html(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends `text` as it stands within a JSON string. Bytes that are no UTF-8 are kept.
+pub fn push_json(text: &[u8], out: &mut Vec<u8>) {
+    for &b in text {
+        let short = match b {
+            b'"' | b'\\' => b,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            0..0x20 => {
+                out.extend_from_slice(b"\\u00");
+                out.extend([HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
+                continue;
+            }
+            _ => {
+                out.push(b);
+                continue;
+            }
+        };
+        out.extend([b'\\', short]);
+    }
+}
+
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 const fn is_in(byte: u8, set: &[u8]) -> bool {

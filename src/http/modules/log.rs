@@ -14,6 +14,7 @@ use crate::http::{
     open_files,
 };
 use crate::log::{self, Files, LogFile, Syslog};
+use crate::proto::escape::push_json;
 use crate::sys::time;
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
@@ -354,33 +355,21 @@ impl Escaping {
         };
         let Some(first) = line[start..].iter().position(must) else { return };
         let tail = line.split_off(start + first);
+        if self == Escaping::Json {
+            return push_json(&tail, line);
+        }
         for b in &tail {
-            match self {
-                _ if !must(b) => line.push(*b),
-                Escaping::Json => push_json(*b, line),
-                _ => line.extend([b'\\', b'x', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]),
+            match must(b) {
+                true => {
+                    line.extend([b'\\', b'x', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]])
+                }
+                false => line.push(*b),
             }
         }
     }
 }
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
-fn push_json(b: u8, line: &mut Vec<u8>) {
-    let short = match b {
-        b'"' | b'\\' => b,
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        0x08 => b'b',
-        0x0c => b'f',
-        _ => {
-            line.extend_from_slice(b"\\u00");
-            return line.extend([HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
-        }
-    };
-    line.extend([b'\\', short]);
-}
 
 // ---- files ---------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod auth_basic;
+pub mod autoindex;
 pub mod geo;
 pub mod gunzip;
 pub mod gzip;
@@ -16,7 +17,9 @@ pub mod log;
 pub mod map;
 pub mod not_modified;
 pub mod proxy;
+pub mod random_index;
 pub mod range;
 pub mod realip;
 pub mod split_clients;
 pub mod static_file;
+pub mod try_files;
