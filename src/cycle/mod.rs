@@ -127,7 +127,7 @@ impl Cycle {
     /// From here on what anybody writes to standard error lands in the error log, unless that is
     /// standard error itself.
     pub fn redirect_stderr(&self) {
-        if self.log.has_stderr() {
+        if self.log.has_stderr() || self.files.keeps_stderr() {
             return;
         }
         let Some(file) = self.log.first_file().and_then(|file| file.as_fd()) else { return };

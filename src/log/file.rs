@@ -74,12 +74,16 @@ impl LogFile {
 
 /// The files of one configuration.
 #[derive(Debug, Default)]
-pub struct Files(Vec<Arc<LogFile>>);
+pub struct Files {
+    list: Vec<Arc<LogFile>>,
+    /// Some log, of whatever place, writes to standard error, which must stay what it is.
+    pub(super) keeps_stderr: bool,
+}
 
 impl Files {
     /// Names a file; the same path gives the same file.
     pub fn add(&mut self, path: &Path) -> Arc<LogFile> {
-        if let Some(known) = self.0.iter().find(|file| file.path == path) {
+        if let Some(known) = self.list.iter().find(|file| file.path == path) {
             return known.clone();
         }
         let file = Arc::new(LogFile {
@@ -87,13 +91,18 @@ impl Files {
             file: OnceLock::new(),
             full_at: AtomicU64::new(0),
         });
-        self.0.push(file.clone());
+        self.list.push(file.clone());
         file
+    }
+
+    /// True if some log of the configuration writes to standard error.
+    pub fn keeps_stderr(&self) -> bool {
+        self.keeps_stderr
     }
 
     /// Opens all, or says which could not be opened: `open() "PATH" failed (13: …)`.
     pub fn open(&self) -> Result<(), String> {
-        for file in &self.0 {
+        for file in &self.list {
             file.open().map_err(|error| {
                 format!("open() \"{}\" failed{}", file.path.display(), super::Os(&error))
             })?;
@@ -104,7 +113,7 @@ impl Files {
     /// Opens every file anew under its name; what fails keeps its old file and is logged.
     /// The master gives the files to the workers' user (`owner`), who will open them next.
     pub fn reopen(&self, owner: Option<u32>) {
-        for file in &self.0 {
+        for file in &self.list {
             if let Err((call, error)) = file.reopen(owner) {
                 let (path, why) = (file.path.display(), super::Os(&error));
                 super::emerg!("{call} \"{path}\" failed{why}");

@@ -17,6 +17,7 @@ impl Spec {
     ) -> Result<(), SpecError> {
         let (&name, levels) = words.split_first().ok_or(SpecError::Empty)?;
         let output = if name == "stderr" {
+            files.keeps_stderr = true;
             Output::Stderr
         } else if name.starts_with("memory:") {
             return Err(SpecError::Memory);
