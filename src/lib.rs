@@ -11,6 +11,7 @@ pub mod proto;
 pub mod tls;
 pub mod upstream;
 pub mod http;
+pub mod agent;
 pub mod modules;
 pub mod cycle;
 pub mod process;

@@ -18,6 +18,7 @@ pub static HTTP: Modules = &[
     &Entry::<map::Map>::NEW,
     &Entry::<geo::Geo>::NEW,
     &Entry::<split_clients::SplitClients>::NEW,
+    &Entry::<keyval::Keyval>::NEW,
     // Who it is, and how much is let through.
     &Entry::<realip::RealIp>::NEW,
     &Entry::<limit_req::LimitReq>::NEW,
@@ -40,4 +41,5 @@ pub static HTTP: Modules = &[
     &Entry::<range::Ranges>::NEW,
     // The log.
     &Entry::<log::AccessLog>::NEW,
+    &Entry::<sample::Sampler>::NEW,
 ];

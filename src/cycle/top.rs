@@ -2,13 +2,14 @@
 use super::Options;
 use super::core::{self, Core, RawCore};
 use super::events::{self, Events, RawEvents};
+use crate::agent::{self, AgentBlock};
 use crate::conf::{
     Block, Described, Directive, Error, Found, MAIN, Note, Paths, Reading, Reason, block, d,
     exactly, found, set_from,
 };
 use crate::event::Wanted;
-use crate::http::HttpBlock;
 use crate::http::service::HttpService;
+use crate::http::{HttpBlock, VariableTable};
 use crate::{log, modules};
 use std::rc::Rc;
 
@@ -24,6 +25,7 @@ pub struct Top {
 struct Blocks {
     events: Option<RawEvents>,
     has_http: bool,
+    has_agent: bool,
 }
 
 /// One row per block. A feature's block reads itself and leaves its wants on the shelf
@@ -32,13 +34,15 @@ struct Blocks {
 const BLOCKS: &[Directive<Blocks>] = &[
     d("events",  MAIN, block(exactly(0), Blocks::read_events)),
     d("http",    MAIN, block(exactly(0), Blocks::read_http)),
+    d("agent",   MAIN, block(exactly(0), Blocks::read_agent)),
 ];
 
 /// All rows of this folder, for the directive reference.
 pub fn tables() -> Vec<Described> {
     let core = core::TABLE.iter().map(Directive::describe);
     let blocks = BLOCKS.iter().map(Directive::describe);
-    core.chain(blocks).chain(events::TABLE.iter().map(Directive::describe)).collect()
+    let events = events::TABLE.iter().map(Directive::describe);
+    core.chain(blocks).chain(events).chain(agent::tables()).collect()
 }
 
 impl Top {
@@ -47,7 +51,9 @@ impl Top {
         if let Some(directives) = &options.directives {
             reading.command_line(directives, self)?;
         }
-        reading.file(&options.conf_file, self)
+        reading.file(&options.conf_file, self)?;
+        // What a block behind `http` names has a meaning, too.
+        reading.shelf.of::<VariableTable>().finish().map_err(Error::placeless)
     }
 
     /// Fills in what was not written.
@@ -69,7 +75,8 @@ impl Block for Top {
             set_from(core::TABLE, MAIN, &mut self.core, reading),
             set_from(BLOCKS, MAIN, &mut self.blocks, reading),
             // Known, but not at the top.
-            elsewhere(events::TABLE, reading),
+            elsewhere(events::TABLE.iter().map(|row| row.name), reading),
+            elsewhere(agent::tables().into_iter().map(|row| row.name), reading),
         ])
     }
 }
@@ -101,8 +108,22 @@ impl Blocks {
     }
 }
 
-/// For a name that a table knows only inside its block.
-fn elsewhere<T>(table: &[Directive<T>], reading: &Reading) -> Option<Result<(), Reason>> {
-    let known = table.iter().any(|row| row.name == reading.name());
+impl Blocks {
+    fn read_agent(&mut self, reading: &mut Reading) -> Result<(), Reason> {
+        if std::mem::replace(&mut self.has_agent, true) {
+            return Err(Reason::Duplicate);
+        }
+        let mut agent = AgentBlock::default();
+        reading.block(&mut agent)?;
+        agent.finish(reading)
+    }
+}
+
+/// For a name that is known only inside its block.
+fn elsewhere(
+    mut names: impl Iterator<Item = &'static str>,
+    reading: &Reading,
+) -> Option<Result<(), Reason>> {
+    let known = names.any(|name| name == reading.name());
     known.then_some(Err(Reason::NotAllowedHere))
 }

@@ -1,6 +1,7 @@
 //! What the program asks of the OS: one narrow door, the only unsafe code of the server.
 //!
 //! - `process`: fork, reap, kill, die_with_parent, session, standard descriptors, environment
+//! - `program`: start and end a program of the operator, with pipes
 //! - `signal`: signals read like messages, waiting for descriptors · `title`: what `ps` shows
 //! - `user`: become_user, limits, priority, pin_to_cpus
 //! - `listener`: steer, waiting, fast open, deferred accept
@@ -18,6 +19,7 @@ pub mod file;
 pub mod listener;
 pub mod poll;
 pub mod process;
+pub mod program;
 pub mod signal;
 pub mod socket;
 pub mod time;

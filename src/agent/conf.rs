@@ -1,0 +1,145 @@
+//! Reads `agent {}`.
+
+use super::Agent;
+use super::collect::{Collector, From};
+use super::feed::Feed;
+use crate::conf::*;
+use crate::event::{Wanted, ZoneTable};
+use crate::http::keyval::KeyvalZones;
+use crate::http::sampling::{Sample, Samples};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// `agent {}` while it is read.
+#[derive(Default)]
+pub struct AgentBlock {
+    feeds: Vec<Rc<Feed>>,
+    collectors: Vec<Rc<Collector>>,
+    has_samples: bool,
+}
+
+const TABLE: &[Directive<AgentBlock>] = &[
+    d("helper", AGENT, call(at_least(2), AgentBlock::helper)),
+    d("collect", AGENT, call(between(2, 3), AgentBlock::collect)),
+    d("sample", AGENT, call(between(2, 3), AgentBlock::sample)),
+];
+
+/// Programs and sources that one block may have, each.
+const MEMBERS_MAX: usize = 64;
+/// A sample's queue, bytes.
+const QUEUE_BYTES: u64 = 1 << 20;
+
+/// All rows of this folder, for the directive reference.
+pub fn tables() -> Vec<Described> {
+    TABLE.iter().map(Directive::describe).collect()
+}
+
+impl Block for AgentBlock {
+    fn statement(&mut self, r: &mut Reading) -> Result<Found, Reason> {
+        found([set_from(TABLE, AGENT, self, r)])
+    }
+}
+
+impl AgentBlock {
+    /// Completes the block and leaves what it wants on the shelf.
+    pub fn finish(self, r: &mut Reading) -> Result<(), Reason> {
+        if self.has_samples && self.feeds.is_empty() {
+            return Err(Reason::says("\"sample\" has no \"helper\" that could read it"));
+        }
+        let agent = Agent {
+            feeds: self.feeds,
+            collectors: self.collectors,
+            zones: r.shelf.of::<KeyvalZones>().clone(),
+            samples: r.shelf.of::<Samples>().clone(),
+            tasks: Default::default(),
+        };
+        let wanted = r.shelf.of::<Wanted>();
+        wanted.privileged = true;
+        wanted.services.push(Rc::new(agent));
+        Ok(())
+    }
+
+    fn helper(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        let mut args = r.take_args();
+        let mut restart = Duration::from_secs(1);
+        if let Some(text) = args.last().and_then(|arg| arg.strip_prefix("restart=")) {
+            let invalid = || Reason::InvalidParameter(format!("restart={text}"));
+            restart = value::milliseconds(text).ok_or_else(invalid)?;
+            args.pop();
+        }
+        let name = args.remove(0);
+        if args.is_empty() {
+            return Err(Reason::WrongArity);
+        }
+        if self.feeds.iter().any(|feed| feed.name == name) {
+            return Err(Reason::says(format!("duplicate helper \"{name}\"")));
+        }
+        // A bare name is looked for as the shell would; a path is in the prefix.
+        if args[0].contains('/') {
+            args[0] = r.paths.in_prefix(&args[0]).to_string_lossy().into_owned();
+        }
+        if self.feeds.len() == MEMBERS_MAX {
+            return Err(Reason::says("too many helpers"));
+        }
+        self.feeds.push(Rc::new(Feed { name, command: args, restart }));
+        Ok(())
+    }
+
+    fn collect(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        let args = r.take_args();
+        let url = args[0].clone();
+        let (mut zone, mut interval) = (None, Duration::from_secs(10));
+        for arg in &args[1..] {
+            let invalid = || Reason::InvalidParameter(arg.clone());
+            match arg.split_once('=').ok_or_else(invalid)? {
+                ("zone", name) if !name.is_empty() => zone = Some(name.to_owned()),
+                ("interval", text) => {
+                    let least = |time: &Duration| *time >= Duration::from_millis(100);
+                    interval = value::milliseconds(text).filter(least).ok_or_else(invalid)?;
+                }
+                _ => return Err(invalid()),
+            }
+        }
+        let zone = zone.ok_or_else(|| Reason::says("\"collect\" must have \"zone\" parameter"))?;
+        KeyvalZones::refer(r, &zone)?;
+        if url.starts_with("https://") {
+            return Err(Reason::says(format!("https is not supported in \"collect {url}\"")));
+        }
+        let from = From::parse(&url, |path| r.paths.in_prefix(path))
+            .ok_or_else(|| Reason::says(format!("invalid source \"{url}\"")))?;
+        if self.collectors.len() == MEMBERS_MAX {
+            return Err(Reason::says("too many sources"));
+        }
+        self.collectors.push(Rc::new(Collector { url, from, zone, interval }));
+        Ok(())
+    }
+
+    fn sample(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        let args = r.take_args();
+        let (mut zone, mut rate, mut fields) = (None, 1.0, None);
+        for arg in &args {
+            let invalid = || Reason::InvalidParameter(arg.clone());
+            match arg.split_once('=').ok_or_else(invalid)? {
+                ("zone", name) if !name.is_empty() => zone = Some(name.to_owned()),
+                ("rate", text) => {
+                    let share = text.parse().ok().filter(|rate| *rate > 0.0 && *rate <= 1.0);
+                    rate = share.ok_or_else(invalid)?;
+                }
+                ("fields", text) => fields = Some(text.to_owned()),
+                _ => return Err(invalid()),
+            }
+        }
+        let must = |what| Reason::says(format!("\"sample\" must have \"{what}\" parameter"));
+        let zone = zone.ok_or_else(|| must("zone"))?;
+        let fields = fields.ok_or_else(|| must("fields"))?;
+        let zone = r.shelf.of::<ZoneTable>().want_queue(&zone, "sample", QUEUE_BYTES)?;
+        let sample = Sample::new(zone, rate, &fields, r)?;
+        let samples = r.shelf.of::<Samples>();
+        if samples.zones().iter().any(|known| Rc::ptr_eq(known, &sample.zone)) {
+            return Err(Reason::Duplicate);
+        }
+        samples.add(sample);
+        self.has_samples = true;
+        Ok(())
+    }
+}
