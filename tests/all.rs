@@ -8,6 +8,7 @@
 
 #[macro_use]
 mod harness;
+mod agent;
 mod command_line;
 mod process_tree;
 mod proxy;

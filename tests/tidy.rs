@@ -19,12 +19,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tls", &["sys", "log", "conf", "event", "io", "shm"]),
     ("upstream", &["sys", "log", "conf", "event", "io", "tls", "shm", "proto"]),
     ("http", &["sys", "log", "conf", "event", "io", "tls", "proto", "shm", "upstream"]),
+    ("agent", &["sys", "log", "conf", "event", "io", "proto", "shm", "http"]),
     ("modules", &["conf", "event", "io", "log", "tls", "upstream", "http"]),
     (
         "cycle",
         &[
             "sys", "log", "conf", "event", "io", "tls", "proto", "shm", "upstream", "http",
-            "modules",
+            "agent", "modules",
         ],
     ),
     ("process", &["sys", "log", "event", "cycle", "shm"]),

@@ -21,7 +21,7 @@ pub struct AgentBlock {
 const TABLE: &[Directive<AgentBlock>] = &[
     d("helper", AGENT, call(at_least(2), AgentBlock::helper)),
     d("collect", AGENT, call(between(2, 3), AgentBlock::collect)),
-    d("sample", AGENT, call(between(2, 3), AgentBlock::sample)),
+    d("sample", AGENT, call(at_least(2), AgentBlock::sample)),
 ];
 
 /// Programs and sources that one block may have, each.
@@ -81,7 +81,8 @@ impl AgentBlock {
         if self.feeds.len() == MEMBERS_MAX {
             return Err(Reason::says("too many helpers"));
         }
-        self.feeds.push(Rc::new(Feed { name, command: args, restart }));
+        let folder = r.paths.in_prefix("");
+        self.feeds.push(Rc::new(Feed { name, command: args, folder, restart }));
         Ok(())
     }
 
@@ -115,7 +116,7 @@ impl AgentBlock {
     }
 
     fn sample(&mut self, r: &mut Reading) -> Result<(), Reason> {
-        let args = r.take_args();
+        let args = with_quotes_closed(r.take_args());
         let (mut zone, mut rate, mut fields) = (None, 1.0, None);
         for arg in &args {
             let invalid = || Reason::InvalidParameter(arg.clone());
@@ -141,5 +142,42 @@ impl AgentBlock {
         samples.add(sample);
         self.has_samples = true;
         Ok(())
+    }
+}
+
+/// `fields="$a $b"` is two words to the language, which knows quotes only around a whole word; it is
+/// one to whoever writes it.
+fn with_quotes_closed(words: Vec<String>) -> Vec<String> {
+    let mut closed: Vec<String> = Vec::new();
+    let mut open = false;
+    for word in words {
+        let quotes = word.matches('"').count();
+        match closed.last_mut() {
+            Some(last) if open => {
+                last.push(' ');
+                last.push_str(&word.replace('"', ""));
+            }
+            _ => closed.push(word.replace('"', "")),
+        }
+        open ^= quotes % 2 == 1;
+    }
+    closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_behind_an_equals_sign() {
+        let closed = |words: &[&str]| {
+            with_quotes_closed(words.iter().map(|word| word.to_string()).collect()).join("|")
+        };
+        assert_eq!(
+            closed(&["zone=q", "fields=\"$a", "$b", "$c\"", "rate=1"]),
+            "zone=q|fields=$a $b $c|rate=1"
+        );
+        assert_eq!(closed(&["fields=$a $b", "x"]), "fields=$a $b|x");
+        assert_eq!(closed(&["fields=\"$a\"", "x"]), "fields=$a|x");
     }
 }

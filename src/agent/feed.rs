@@ -15,6 +15,7 @@ use crate::sys::process::Ended;
 use crate::sys::program::{Pipes, Program};
 use std::cell::Cell;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub struct Feed {
     pub name: String,
     /// The program and its arguments.
     pub command: Vec<String>,
+    /// Where it runs: the prefix.
+    pub folder: PathBuf,
     /// The pause before it is started again.
     pub restart: Duration,
 }
@@ -44,7 +47,7 @@ pub async fn keep(feed: Rc<Feed>, zones: KeyvalZones, outbox: Rc<Outbox>) {
     let mut early_deaths = 0;
     loop {
         let born = event::now();
-        match Program::start(&feed.command) {
+        match Program::start(&feed.command, &feed.folder) {
             Ok((program, pipes)) => live(&feed, program, pipes, &ear, &outbox).await,
             Err(error) => {
                 let (name, program) = (&feed.name, &feed.command[0]);

@@ -5,11 +5,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::{Pid, getppid};
+
+/// Where programs are looked for, unless the environment says so: daemons have an empty one.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// A running program. Dropped, it and what it started in its group are killed.
 #[derive(Debug)]
@@ -27,13 +31,19 @@ pub struct Pipes {
 }
 
 impl Program {
-    /// Starts `command` (a program and its arguments) in a process group of its own, with no
-    /// signal blocked. The kernel kills it should this thread die.
-    pub fn start(command: &[String]) -> io::Result<(Program, Pipes)> {
+    /// Starts `command` (a program and its arguments) in `folder` and in a process group of its own,
+    /// with no signal blocked. The kernel kills it should this thread die.
+    pub fn start(command: &[String], folder: &Path) -> io::Result<(Program, Pipes)> {
         let (name, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let ours = Pid::this();
         let mut command = Command::new(name);
         command.args(arguments).process_group(0);
+        if folder.is_dir() {
+            command.current_dir(folder);
+        }
+        if std::env::var_os("PATH").is_none() {
+            command.env("PATH", PATH);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let settle = move || {
             SigSet::empty().thread_set_mask()?;
@@ -100,7 +110,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     fn shell(script: &str) -> (Program, Pipes) {
-        Program::start(&["/bin/sh".into(), "-c".into(), script.into()]).unwrap()
+        Program::start(&["/bin/sh".into(), "-c".into(), script.into()], Path::new("/")).unwrap()
     }
 
     fn read_all(file: &mut File) -> String {
@@ -137,6 +147,6 @@ mod tests {
         assert!(super::super::process::is_alive(grandchild));
         drop(program);
         assert_eq!(read_all(&mut pipes.stdout), "");
-        assert!(Program::start(&["/nowhere/at/all".into()]).is_err());
+        assert!(Program::start(&["/nowhere/at/all".into()], Path::new("/")).is_err());
     }
 }
