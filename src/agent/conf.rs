@@ -145,8 +145,8 @@ impl AgentBlock {
     }
 }
 
-/// `fields="$a $b"` is two words to the language, which knows quotes only around a whole word; it is
-/// one to whoever writes it.
+/// `fields="$a $b"` is two words to the language, which knows quotes only around a whole word; it
+/// is one to whoever writes it.
 fn with_quotes_closed(words: Vec<String>) -> Vec<String> {
     let mut closed: Vec<String> = Vec::new();
     let mut open = false;

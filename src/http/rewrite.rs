@@ -163,7 +163,7 @@ impl Rewrite {
         if self.log_level_notice {
             log::notice!(&*r, "\"{}\" matches \"{}\"", self.regex.source(), log::Raw(&uri));
         }
-        let mut path = self.path.value(r).into_owned();
+        let path = self.path.value(r).into_owned();
         let mut args = self.args.as_ref().map(|a| a.value(r).into_owned());
         if !self.drops_args && !r.place.args.is_empty() {
             let args = args.get_or_insert_with(Vec::new);

@@ -31,8 +31,8 @@ pub struct Pipes {
 }
 
 impl Program {
-    /// Starts `command` (a program and its arguments) in `folder` and in a process group of its own,
-    /// with no signal blocked. The kernel kills it should this thread die.
+    /// Starts `command` (a program and its arguments) in `folder` and in a process group of its
+    /// own, with no signal blocked. The kernel kills it should this thread die.
     pub fn start(command: &[String], folder: &Path) -> io::Result<(Program, Pipes)> {
         let (name, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let ours = Pid::this();
