@@ -11,5 +11,6 @@ mod harness;
 mod command_line;
 mod process_tree;
 mod proxy;
+mod subrequests;
 mod upstream;
 mod websocket;

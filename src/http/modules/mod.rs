@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod auth_basic;
+pub mod auth_request;
 pub mod geo;
 pub mod gunzip;
 pub mod gzip;
@@ -14,6 +15,7 @@ pub mod limit_conn;
 pub mod limit_req;
 pub mod log;
 pub mod map;
+pub mod mirror;
 pub mod not_modified;
 pub mod proxy;
 pub mod range;
