@@ -26,8 +26,10 @@ pub static HTTP: Modules = &[
     // Access.
     &Entry::<access::Access>::NEW,
     &Entry::<auth_basic::AuthBasic>::NEW,
+    &Entry::<auth_request::AuthRequest>::NEW,
     // Before the content.
     &Entry::<try_files::TryFiles>::NEW,
+    &Entry::<mirror::Mirror>::NEW,
     // Content.
     &Entry::<http::upstream::Upstreams>::NEW,
     &Entry::<proxy::Proxy>::NEW,

@@ -20,5 +20,6 @@ mod map_geo;
 mod process;
 mod process_tree;
 mod proxy;
+mod subrequests;
 mod upstream;
 mod websocket;

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod auth_basic;
 pub mod autoindex;
+pub mod auth_request;
 pub mod geo;
 pub mod gunzip;
 pub mod gzip;
@@ -16,6 +17,7 @@ pub mod limit_conn;
 pub mod limit_req;
 pub mod log;
 pub mod map;
+pub mod mirror;
 pub mod not_modified;
 pub mod proxy;
 pub mod random_index;

@@ -8,11 +8,11 @@ use std::ops::{Deref, DerefMut};
 const KEPT: usize = 64;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Box<ReplyHead>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<ReplyHead>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A parser that goes back to the others when it is dropped.
-pub struct SpareHead(Option<Box<ReplyHead>>);
+pub struct SpareHead(Option<ReplyHead>);
 
 impl SpareHead {
     /// One that has read nothing.
