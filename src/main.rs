@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     }
     let options = line.options();
     open_first_log(&options, line.test);
-    tollbar::event::log_panics();
+    log::write_panics();
     let draft = match Draft::read(&options) {
         Ok(draft) => draft,
         Err(error) => {

@@ -9,7 +9,7 @@
 //! - `wheel`: timers by the millisecond · `deadline`: what a task may wait for in time
 //! - `notify`, `oneshot`, `semaphore`: tasks waiting for tasks
 //! - `listen`: accepting · `slots`: how many connections a worker may hold
-//! - `offload`: jobs that would block the loop, on a few threads · `panics`: they are logged
+//! - `offload`: jobs that would block the loop, on a few threads
 //! - `service`: what a block of the configuration does in a process
 //! - `listen_spec`: where it listens
 //! - `zone`: shared memory that the configuration names
@@ -30,7 +30,6 @@ mod service;
 mod slots;
 mod listen;
 mod offload;
-mod panics;
 mod zone;
 
 pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
@@ -38,7 +37,6 @@ pub use listen::{Accepted, Accepting, Acceptor, listen};
 pub use notify::Notify;
 pub use offload::{Busy, Lost, Offloaded, offload, offload_by, set_offload};
 pub use oneshot::{Canceled, Receiver, Sender, oneshot};
-pub use panics::log_panics;
 pub use reactor::{Reactor, Turn, is_running, now, spawn, wake_all, yield_now};
 pub use semaphore::{Permit, Semaphore};
 pub use slots::{Slot, Slots, slots};

@@ -103,6 +103,6 @@ impl Tasks {
 
 /// Drops a future; its destructors may panic as any code may.
 fn discard(future: Running) {
-    // The panic hook has written where and why (`log_panics`).
+    // The panic hook has written where and why (`log::write_panics`).
     let _ = catch_unwind(AssertUnwindSafe(move || drop(future)));
 }

@@ -21,6 +21,7 @@ mod level;
 mod line;
 mod macros;
 mod output;
+mod panics;
 mod spec;
 mod syslog;
 
@@ -32,5 +33,6 @@ pub use line::Line;
 pub use macros::{alert, crit, debug, debug_event, debug_http, debug_stream, emerg, error, info};
 pub use macros::{notice, warn};
 pub use output::{Log, current, install, reaches, say, settle, to_stderr, write, write_for};
+pub use panics::write_panics;
 pub use spec::{Spec, SpecError};
 pub use syslog::{Severity, Syslog};

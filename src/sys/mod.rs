@@ -6,6 +6,7 @@
 //! - `user`: become_user, limits, priority, pin_to_cpus
 //! - `listener`: steer, waiting, fast open, deferred accept
 //! - `socket`: addresses, accept, connect, send, receive, send_file, options, TCP_INFO
+//! - `allocator`: how jemalloc is set
 //! - `channel`: pairs of processes that pass messages and descriptors
 //! - `file`: open, facts, read, temporary files, replacing
 //! - `poll`: level-triggered interest · `waker`: task wakers without reference counts
@@ -14,6 +15,7 @@
 //! **Invariant:** functions speak our words and return `io::Result` and owned descriptors; nobody
 //! outside names `libc`.
 
+pub mod allocator;
 pub mod channel;
 pub mod file;
 pub mod listener;

@@ -168,8 +168,8 @@ impl Texts {
 /// Which wall-clock time a monotonic time is.
 #[derive(Clone, Copy)]
 struct Anchor {
-    /// The turn's monotonic time.
-    now: Instant,
+    /// The turn's time since 1970.
+    unix: Duration,
     /// When the wall clock was last read, and what it said.
     read_at: Instant,
     read: Duration,
@@ -186,7 +186,10 @@ thread_local! {
 #[inline]
 pub fn tick(now: Instant) {
     match ANCHOR.get() {
-        Some(anchor) if now < anchor.until => ANCHOR.set(Some(Anchor { now, ..anchor })),
+        Some(anchor) if now < anchor.until => {
+            let unix = anchor.read + now.saturating_duration_since(anchor.read_at);
+            ANCHOR.set(Some(Anchor { unix, ..anchor }));
+        }
         _ => refresh(now),
     }
 }
@@ -200,7 +203,7 @@ pub fn stop_ticking() {
 fn refresh(now: Instant) {
     let read = wall_clock();
     let rest = Duration::from_nanos(u64::from(1_000_000_000 - read.subsec_nanos()));
-    ANCHOR.set(Some(Anchor { now, read_at: now, read, until: now + rest }));
+    ANCHOR.set(Some(Anchor { unix: read, read_at: now, read, until: now + rest }));
     TEXTS.set(Some(Texts::at(read.as_secs() as i64)));
 }
 
@@ -212,7 +215,7 @@ fn wall_clock() -> Duration {
 #[inline]
 pub fn unix() -> Duration {
     match ANCHOR.get() {
-        Some(anchor) => anchor.read + anchor.now.saturating_duration_since(anchor.read_at),
+        Some(anchor) => anchor.unix,
         None => wall_clock(),
     }
 }

@@ -6,13 +6,11 @@
 use std::any::Any;
 use std::panic::PanicHookInfo;
 
-use crate::log;
-
 /// Writes panics of all threads to the log of the process, at level alert, from here on.
-pub fn log_panics() {
+pub fn write_panics() {
     std::panic::set_hook(Box::new(|info| {
         let text = text(info);
-        log::alert!("{text}");
+        crate::log::alert!("{text}");
     }));
 }
 
