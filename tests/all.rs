@@ -9,17 +9,35 @@
 #[macro_use]
 mod harness;
 
+mod access;
 mod agent;
+mod autoindex;
 mod command_line;
+mod conf_errors;
+mod directives;
+mod error_page;
 mod gzip;
 mod headers;
+mod http2;
+mod http_basic;
 mod limits;
 mod location;
 mod logs;
+mod main_context;
 mod map_geo;
 mod process;
 mod process_tree;
 mod proxy;
+mod proxy_settings;
+mod realip;
+mod request_body;
+mod return_rewrite;
+mod server_name;
+mod smuggling;
+mod static_files;
 mod subrequests;
+mod tls_basics;
+mod tls_clients;
+mod try_files;
 mod upstream;
 mod websocket;
