@@ -33,6 +33,7 @@ mod realip;
 mod request_body;
 mod return_rewrite;
 mod server_name;
+mod settings;
 mod smuggling;
 mod static_files;
 mod subrequests;

@@ -1,4 +1,4 @@
-//! `auth_request`, `mirror`, `stub_status`.
+//! `auth_request`, `mirror`.
 
 nginx_test!(auth_request_asks_somebody, r#"
     server { location / { auth_request /auth; auth_request_set $who $upstream_http_x_who; proxy_set_header X-Who $who; proxy_pass http://{BACKEND}; }
@@ -40,13 +40,3 @@ nginx_test!(
         assert!(t.backend_named("BACKEND2").expect_request(2).body.is_empty());
     }
 );
-
-nginx_test!(stub_status_counts, "
-    server { location / { return 200; } location /status { stub_status; }
-             location /vars { return 200 $connections_active-$connections_reading-$connections_writing-$connections_waiting; } }", |t| {
-    let mut idle = t.connect();
-    idle.ask("GET /").expect("200");
-    t.ask("GET /status").expect("200 Active connections: 2 \\nserver accepts handled requests\\n 2 2 2 \\nReading: 0 Writing: 1 Waiting: 1* | Content-Type: text/plain");
-    t.ask("GET /vars").expect("200 2-0-1-1");
-    t.ask("POST /status << x").expect("405");
-});

@@ -179,8 +179,11 @@ impl<T> Directive<T> {
         match &self.set {
             Set::Flag(field) => fill(field(target), || r.flag_value()),
             Set::Num(min, max, field) => fill(field(target), || {
-                let n = value::number(r.arg(0)).ok_or_else(|| Reason::says("invalid number"))?;
-                let n = i64::try_from(n).map_err(|_| Reason::says("invalid number"))?;
+                let n = value::number(r.arg(0)).and_then(|n| i64::try_from(n).ok());
+                let n = n.ok_or_else(|| {
+                    let (text, name) = (r.arg(0), r.name());
+                    Reason::says(format!("invalid number \"{text}\" in \"{name}\" directive"))
+                })?;
                 let fits = (*min..=*max).contains(&n);
                 if fits { Ok(n) } else { Err(Reason::OutOfRange(*min, *max)) }
             }),

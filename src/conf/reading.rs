@@ -365,7 +365,7 @@ mod tests {
             ("port;", "invalid number of arguments in \"port\" directive in F:1"),
             ("port 1;port 2;", "\"port\" directive is duplicate in F:1"),
             ("port 0;", "value must be between 1 and 65535 in F:1"),
-            ("port x;", "invalid number in F:1"),
+            ("port x;", "invalid number \"x\" in \"port\" directive in F:1"),
             ("port 1 {}", "directive \"port\" is not terminated by \";\" in F:1"),
             ("inner;", "directive \"inner\" has no opening \"{\" in F:1"),
             ("inner {", "unexpected end of file, expecting \"}\" in F:1"),

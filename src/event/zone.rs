@@ -171,11 +171,11 @@ impl ZoneTable {
 ///
 /// Errors: `invalid zone size "…"`, `zone "…" is too small`, in nginx's words.
 pub fn zone_name_and_size(text: &str) -> Result<(&str, u64), Reason> {
-    let bad = || Reason::says(format!("invalid zone size \"{text}\""));
+    let bad = || Reason::says(format!("invalid zone size \"zone={text}\""));
     let (name, size) = text.split_once(':').filter(|(name, _)| !name.is_empty()).ok_or_else(bad)?;
     let size_bytes = value::size(size).ok_or_else(bad)?;
     if size_bytes < ZONE_MIN_BYTES {
-        return Err(Reason::says(format!("zone \"{text}\" is too small")));
+        return Err(Reason::says(format!("zone \"zone={text}\" is too small")));
     }
     Ok((name, size_bytes))
 }

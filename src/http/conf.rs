@@ -61,6 +61,7 @@ struct RawPlace {
     raws: Vec<Box<dyn Any>>,
     ops: Vec<RawOp>,
     rewrite_log: Option<bool>,
+    warns_uninitialized: Option<bool>,
     inner: Vec<RawPlace>,
     limit_except: Option<(Vec<Method>, Box<RawPlace>)>,
 }
@@ -72,6 +73,7 @@ enum RawOp {
 
 /// One `server {}` while it is read.
 pub(super) struct RawServer {
+    at: (Rc<str>, usize),
     place: RawPlace,
     pub(super) names: Vec<Name>,
     pub(super) listens: Vec<Listen>,
@@ -94,6 +96,7 @@ impl RawPlace {
             raws,
             ops: Vec::new(),
             rewrite_log: None,
+            warns_uninitialized: None,
             inner: Vec::new(),
             limit_except: None,
         }
@@ -130,7 +133,7 @@ impl HttpBlock {
     fn server(&mut self, r: &mut Reading) -> Result<(), Reason> {
         expect_block(r, 0, 0)?;
         let place = RawPlace::new(self.modules, String::new(), Level::Server, Kind::Nameless);
-        let mut server = RawServer { place, names: Vec::new(), listens: Vec::new() };
+        let mut server = RawServer { at: r.place(), place, names: Vec::new(), listens: Vec::new() };
         let before = std::mem::replace(
             r.shelf.of::<Here>(),
             Here { level: Level::Server, ..Here::default() },
@@ -218,7 +221,10 @@ impl Scope<'_> {
                 self.place.rewrite_log = Some(r.flag_value()?);
                 Ok(())
             }),
-            _ => simple(r, 1, 1).and_then(|()| r.flag_value().map(|_| ())),
+            _ => simple(r, 1, 1).and_then(|()| {
+                self.place.warns_uninitialized = Some(r.flag_value()?);
+                Ok(())
+            }),
         })
     }
 
@@ -437,14 +443,18 @@ impl HttpBlock {
         maker.mains(self.mains).map_err(locate)?;
         let defaults = maker.defaults();
         let http = maker.confs(self.place.raws, &defaults, "", Level::Http).map_err(locate)?;
-        let (ops, log_on) = (self.place.ops, self.place.rewrite_log.unwrap_or(false));
+        let ops = self.place.ops;
+        let flags = Flags {
+            log: self.place.rewrite_log.unwrap_or(false),
+            warn: self.place.warns_uninitialized.unwrap_or(true),
+        };
         debug_assert!(ops.is_empty(), "rewrites do not stand on the http level");
         let mut servers = Vec::new();
         for raw in self.servers {
             let name = primary_name(&raw.names);
-            let root = maker.location(raw.place, &http, log_on).map_err(locate)?;
+            let root = maker.location(raw.place, &http, flags).map_err(locate)?;
             let tls = match raw.listens.iter().any(|listen| listen.ssl) {
-                true => Some(ssl::build(&root.confs, maker.r)?),
+                true => Some(ssl::build(&root.confs, &raw.at, maker.r)?),
                 false => None,
             };
             let server = Rc::new(Server { name: name.into(), root: Rc::new(root), tls });
@@ -464,6 +474,13 @@ fn primary_name(names: &[Name]) -> String {
         Some(Name::Plain(name)) => name.strip_prefix('.').unwrap_or(name).to_owned(),
         Some(Name::Regex(source, _)) => source.clone(),
     }
+}
+
+/// What the rewrite language inherits from level to level.
+#[derive(Clone, Copy)]
+struct Flags {
+    log: bool,
+    warn: bool,
 }
 
 struct Maker<'a> {
@@ -520,22 +537,25 @@ impl Maker<'_> {
         Ok(confs)
     }
 
-    fn location(&mut self, raw: RawPlace, up: &Confs, log_on: bool) -> Result<Location, Reason> {
-        let RawPlace { name, level, kind, raws, ops, rewrite_log, inner, limit_except, .. } = raw;
+    fn location(&mut self, raw: RawPlace, up: &Confs, up_flags: Flags) -> Result<Location, Reason> {
+        let flags = Flags {
+            log: raw.rewrite_log.unwrap_or(up_flags.log),
+            warn: raw.warns_uninitialized.unwrap_or(up_flags.warn),
+        };
+        let RawPlace { name, level, kind, raws, ops, inner, limit_except, .. } = raw;
         let confs = self.confs(raws, up, &name, level)?;
-        let log_on = rewrite_log.unwrap_or(log_on);
         let (mut ifs, mut rewrites) = (Vec::new(), Vec::new());
         for op in ops {
-            rewrites.push(self.op(op, &confs, level, &mut ifs, log_on)?);
+            rewrites.push(self.op(op, &confs, level, &mut ifs, flags)?);
         }
-        rewrite::set_logging(&mut rewrites, log_on);
+        rewrite::set_logging(&mut rewrites, flags.log);
         let mut nested = Vec::new();
         for mut place in inner {
             let regex = place.regex.take();
-            nested.push((Rc::new(self.location(place, &confs, log_on)?), regex));
+            nested.push((Rc::new(self.location(place, &confs, flags)?), regex));
         }
         let limit_except = match limit_except {
-            Some((free, place)) => Some((free, Rc::new(self.location(*place, &confs, log_on)?))),
+            Some((free, place)) => Some((free, Rc::new(self.location(*place, &confs, flags)?))),
             None => None,
         };
         let mut pipeline = Pipeline::default();
@@ -550,6 +570,7 @@ impl Maker<'_> {
             confs,
             pipeline,
             rewrites: rewrites.into(),
+            warns_uninitialized: flags.warn,
             ifs,
             limit_except,
             nested: LocationTree::new(nested),
@@ -563,7 +584,7 @@ impl Maker<'_> {
         up: &Confs,
         level: Level,
         ifs: &mut Vec<Rc<Location>>,
-        log_on: bool,
+        flags: Flags,
     ) -> Result<Op, Reason> {
         let (condition, mut place) = match op {
             RawOp::Op(op) => return Ok(op),
@@ -571,12 +592,12 @@ impl Maker<'_> {
         };
         let mut inner = Vec::new();
         for op in std::mem::take(&mut place.ops) {
-            inner.push(self.op(op, up, Level::If, ifs, log_on)?);
+            inner.push(self.op(op, up, Level::If, ifs, flags)?);
         }
         if level == Level::Server {
             return Ok(Op::If(condition, inner.into(), None));
         }
-        let location = Rc::new(self.location(place, up, log_on)?);
+        let location = Rc::new(self.location(place, up, flags)?);
         ifs.push(location);
         Ok(Op::If(condition, inner.into(), Some(ifs.len() - 1)))
     }

@@ -416,7 +416,8 @@ fn default_types() -> HashMap<Box<str>, Rc<str>> {
 }
 
 fn sizing_hint(_: &mut RawLoc, r: &mut Reading) -> Result<(), Reason> {
-    value::size(r.arg(0)).map(|_| ()).ok_or(Reason::InvalidValue)
+    let invalid = || Reason::says(format!("\"{}\" directive invalid number", r.name()));
+    value::size(r.arg(0)).map(|_| ()).ok_or_else(invalid)
 }
 
 impl RawLoc {
@@ -435,8 +436,14 @@ impl RawLoc {
         let types = self.types.get_or_insert_with(HashMap::new);
         r.rows(|row| {
             let media: Rc<str> = row.name().into();
-            for ext in row.args() {
-                types.insert(ext.to_ascii_lowercase().into(), media.clone());
+            for ext in row.take_args() {
+                let old = types.insert(ext.to_ascii_lowercase().into(), media.clone());
+                if let Some(old) = old {
+                    row.warn(format!(
+                        "duplicate extension \"{ext}\", content type: \"{media}\", \
+                         previous content type: \"{old}\""
+                    ));
+                }
             }
             Ok(())
         })

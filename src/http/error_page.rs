@@ -28,8 +28,9 @@ pub enum Next {
 
 /// Ends the request with `status`.
 pub fn finish(r: &mut Request, code: u16) -> Next {
-    if code == status::CLOSE || code == status::CLIENT_CLOSED {
+    if matches!(code, status::CLOSE | status::CLIENT_CLOSED | 408) {
         r.reply.reset();
+        r.reply.is_dropped = true;
         r.reply.status = code;
         r.reply.close = true;
         return Next::Send;

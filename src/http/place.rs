@@ -93,6 +93,8 @@ pub struct Location {
     pub pipeline: Pipeline,
     /// `rewrite`, `set`, `if`, `return`, in order.
     pub rewrites: Box<[Op]>,
+    /// Whether a use of a variable that was never set is worth a warning.
+    pub warns_uninitialized: bool,
     /// The bodies of its `if` blocks.
     pub ifs: Vec<Rc<Location>>,
     /// The body of `limit_except`, with the methods it does not limit.

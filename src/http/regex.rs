@@ -115,7 +115,8 @@ impl Regex {
 
 fn refused(source: &str, e: &pcre2::Error) -> Reason {
     let text = e.to_string();
-    let sentence = text.split_once(": ").map_or(text.as_str(), |(_, rest)| rest);
+    // "PCRE2: error compiling pattern at offset 4: missing closing parenthesis"
+    let sentence = text.rsplit_once(": ").map_or(text.as_str(), |(_, rest)| rest);
     match e.offset().filter(|at| *at < source.len() && source.is_char_boundary(*at)) {
         Some(at) => Reason::says(format!(
             "pcre2_compile() failed: {sentence} in \"{source}\" at \"{}\"",

@@ -57,6 +57,8 @@ pub struct Reply {
     pub body: Body,
     /// Only the head goes out, as for HEAD and 304.
     pub head_only: bool,
+    /// Nothing is sent: the connection just ends (444, 408, a client that left).
+    pub is_dropped: bool,
     /// The connection is closed after this reply.
     pub close: bool,
     /// The request's conditions were judged where the reply was made: by an upstream.
@@ -91,6 +93,7 @@ impl Default for Reply {
             is_upstream_range: false,
             body: Body::Empty,
             head_only: false,
+            is_dropped: false,
             close: false,
             is_judged: false,
             tunnel: None,

@@ -162,7 +162,15 @@ impl Request {
             in_file_only: core.body_in_file_only != "off",
             keep_file: core.body_in_file_only == "on",
         };
-        self.body.keep(&rules).await
+        self.body.keep(&rules).await?;
+        if let Some(path) = self.body.file().and_then(|file| file.temporary_path()) {
+            let path = path.display();
+            crate::log::warn!(
+                &*self,
+                "a client request body is buffered to a temporary file {path}"
+            );
+        }
+        Ok(())
     }
 }
 

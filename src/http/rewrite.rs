@@ -163,14 +163,21 @@ impl Rewrite {
         if self.log_level_notice {
             log::notice!(&*r, "\"{}\" matches \"{}\"", self.regex.source(), log::Raw(&uri));
         }
-        let path = self.path.value(r).into_owned();
-        let mut args = self.args.as_ref().map(|a| a.value(r).into_owned());
-        if !self.drops_args && !r.place.args.is_empty() {
-            let args = args.get_or_insert_with(Vec::new);
-            if !args.is_empty() {
-                args.push(b'&');
+        // Captures of a path that was decoded are encoded again where they leave it.
+        let was_quoted = r.head.text(r.head.target).iter().any(|b| matches!(b, b'%' | b'+'));
+        let is_redirect = matches!(self.then, Then::Redirect(_));
+        let value = |template: &Template, leaves: bool| {
+            let mut out = Vec::new();
+            match leaves && was_quoted {
+                true => template.append_escaping_captures(r, Escape::Args, &mut out),
+                false => template.append(r, &mut out),
             }
-            args.extend_from_slice(&r.place.args);
+            out
+        };
+        let path = value(&self.path, is_redirect);
+        let mut args = self.args.as_ref().map(|a| value(a, true));
+        if !self.drops_args && !r.place.args.is_empty() {
+            join_args(args.get_or_insert_default(), &r.place.args);
         }
         if let Then::Redirect(code) = self.then {
             let mut plain = Vec::with_capacity(path.len());
@@ -210,6 +217,14 @@ impl Rewrite {
         }
         if self.then == Then::Continue { Step::On } else { Step::Stop }
     }
+}
+
+/// The old arguments follow the new ones.
+fn join_args(args: &mut Vec<u8>, old: &[u8]) {
+    if !args.is_empty() {
+        args.push(b'&');
+    }
+    args.extend_from_slice(old);
 }
 
 /// Answers with `Location: to`.

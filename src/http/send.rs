@@ -40,7 +40,7 @@ pub struct Lingering {
 
 /// Sends the reply of `r`; says what becomes of the connection.
 pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> After {
-    if r.reply.status == status::CLOSE || r.reply.status == status::CLIENT_CLOSED {
+    if r.reply.is_dropped {
         if r.place.location.core.reset_timedout {
             wire.reset_on_close();
         }
@@ -73,7 +73,7 @@ pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> 
 /// Runs the header filters of the place; one that wants another answer gets its page filtered too.
 pub(super) fn run_filters(r: &mut Request) {
     if r.reply.status_override != 0 {
-        r.reply.status = r.reply.status_override;
+        r.reply.status = status::on_the_wire(r.reply.status_override);
         r.reply.reason = None;
     }
     let location = r.place.location.clone();
@@ -92,7 +92,7 @@ fn broke_off(r: &mut Request, wire: &Wire, fault: &Fault) -> After {
     r.keep_alive = false;
     if !fault.what.is_empty() {
         match fault.whose {
-            Whose::Client => log::info!(&*r, "{fault} while sending to client"),
+            Whose::Client => log::info!(&*r, "{fault} while sending response to client"),
             Whose::Peer => log::error!(&*r, "{fault}"),
             Whose::Own => log::crit!(&*r, "{fault} while sending response to client"),
         }

@@ -209,8 +209,12 @@ fn read_head(
 }
 
 fn timed_out(partial: Option<Box<Partial>>, client: &Client) -> Arrival {
-    let _ = partial;
-    log::info!(client, "client timed out (110: Connection timed out) while waiting for request");
+    let doing = match partial.map(|p| !p.head.line.method_name.is_empty()) {
+        None => "waiting for request",
+        Some(false) => "reading client request line",
+        Some(true) => "reading client request headers",
+    };
+    log::info!(client, "client timed out (110: Connection timed out) while {doing}");
     Arrival::Over
 }
 
@@ -241,7 +245,11 @@ async fn one(
     let mut r = begin(&parsed, block, wire, client, http, started, pipelined);
     let bad_path = place_uri(&mut r, &parsed);
     if let Some(ignored) = parsed.ignored.first() {
-        log::info!(&r, "client sent invalid header line: \"{}\"", log::Raw(r.head.text(*ignored)));
+        log::info!(
+            &r,
+            "client sent invalid header line: \"{}\" while reading client request headers",
+            log::Raw(r.head.text(*ignored))
+        );
     }
     give_back(parsed);
     let _held = life.begin_request();
@@ -357,11 +365,15 @@ async fn refuse(bad: Refused, wire: &Rc<Wire>, client: &Rc<Client>, http: &Rc<Ht
     let Refused { error, head: parsed, block } = bad;
     let mut r = begin(&parsed, block, wire, client, http, event::now(), false);
     r.body.discard_later();
+    // nginx takes the version for 1.0 until the line says otherwise.
+    if let Some(head) = Rc::get_mut(&mut r.head).filter(|head| head.version == Version::Http09) {
+        head.version = Version::Http10;
+    }
     log::info!(
         &r,
         "{} while reading client request {}",
         error.sentence(r.head.fields.block()),
-        if parsed.line.method_name.is_empty() { "line" } else { "headers" }
+        if parsed.line.whole.is_empty() { "line" } else { "headers" }
     );
     finish_with(&mut r, error.status());
     if r.place.location.core.error_pages.iter().any(|p| p.status == error.status())
@@ -468,8 +480,7 @@ impl Source {
 }
 
 fn broken(e: h1::BodyError) -> Fault {
-    let status = if e == h1::BodyError::SizeOverflow { 413 } else { 400 };
-    Fault::client(status, format!("client sent {e}"))
+    Fault::client(400, format!("client sent {e}"))
 }
 
 impl Pull for Source {

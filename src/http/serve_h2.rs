@@ -158,7 +158,10 @@ async fn one(
         pipelined: false,
     };
     let mut r = Request::new(http, client, Rc::new(head), server, body, tally, true);
-    let fault = fault.or_else(|| place_uri(&mut r, &path));
+    let (count, size) = r.place.server.root.core.large_client_header_buffers;
+    let too_large = (r.head.wire_len > count * size)
+        .then_some((status::HEADER_TOO_LARGE, "client sent too large header"));
+    let fault = fault.or(too_large).or_else(|| place_uri(&mut r, &path));
     if let (None, Some(code)) = (&fault, ssl::objection(&r)) {
         phase::lead(&mut r, Verdict::Finish(code)).await;
         reply(&mut r, respond, limits).await;
@@ -343,7 +346,7 @@ impl Pull for Incoming {
 // ---- the reply -----------------------------------------------------------------------------
 
 async fn reply(r: &mut Request, mut respond: SendResponse<Slice>, limits: Limits) {
-    if r.reply.status == status::CLOSE || r.reply.status == status::CLIENT_CLOSED {
+    if r.reply.is_dropped {
         return respond.send_reset(Reason::REFUSED_STREAM);
     }
     send::run_filters(r);
@@ -381,7 +384,7 @@ async fn reply(r: &mut Request, mut respond: SendResponse<Slice>, limits: Limits
         Ok(()) => r.tally.completed = true,
         Err(fault) => {
             match fault.whose {
-                Whose::Client => log::info!(&*r, "{fault} while sending to client"),
+                Whose::Client => log::info!(&*r, "{fault} while sending response to client"),
                 _ => log::error!(&*r, "{fault}"),
             }
             stream.send_reset(Reason::INTERNAL_ERROR);

@@ -235,7 +235,12 @@ impl RawLoc {
                 let count = value::number(count).filter(|n| *n > 0).ok_or_else(invalid)?;
                 cache = Cache::Builtin(count as usize);
             } else if let Some(zone) = word.strip_prefix("shared:") {
-                let (name, size) = zone_name_and_size(zone).map_err(|_| invalid())?;
+                let (name, size) = zone_name_and_size(zone).map_err(|e| match e {
+                    Reason::Says(text) if text.ends_with("too small") => {
+                        Reason::says(format!("session cache \"{word}\" is too small"))
+                    }
+                    _ => invalid(),
+                })?;
                 let zone = r.shelf.of::<ZoneTable>().want(name, "ssl_session_cache", Some(size))?;
                 cache = Cache::Shared(zone.handle());
             } else {
@@ -272,8 +277,16 @@ const TICKET_ZONE_BYTES: u64 = 256 << 10;
 /// Makes the TLS of a server with `listen … ssl`.
 ///
 /// Errors: nginx's sentences for files that cannot be loaded and lists that leave nothing.
-pub(super) fn build(confs: &Confs, r: &mut Reading) -> Result<Rc<Server>, Error> {
+pub(super) fn build(
+    confs: &Confs,
+    at: &(Rc<str>, usize),
+    r: &mut Reading,
+) -> Result<Rc<Server>, Error> {
     let loc = confs.loc::<Ssl>();
+    if loc.certificates.is_empty() && !loc.reject_handshake {
+        let what = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+        return Err(Error { what: what.into(), at: Some(at.clone()) });
+    }
     let zones = r.shelf.of::<ZoneTable>();
     let zone = zones.want(TICKET_ZONE, "ssl_session_tickets", Some(TICKET_ZONE_BYTES));
     let zone = zone.map_err(|e| Error::placeless(format!("{e:?}")))?;
@@ -357,10 +370,13 @@ impl ChooseServer for Address {
 
 // ---- what a request may not ------------------------------------------------------------------
 
+/// Where nginx says such things happen.
+const WHILE: &str = " while reading client request headers";
+
 /// The status of a request that its connection's TLS does not allow.
 pub(super) fn objection(r: &Request) -> Option<u16> {
     if r.client.plain_on_tls {
-        log::info!(r, "client sent plain HTTP request to HTTPS port");
+        log::info!(r, "client sent plain HTTP request to HTTPS port{WHILE}");
         return Some(status::TO_HTTPS);
     }
     let info = r.client.tls.as_ref()?;
@@ -373,19 +389,19 @@ pub(super) fn objection(r: &Request) -> Option<u16> {
     if !Rc::ptr_eq(r.client.address.server(&name), &r.place.server) {
         log::info!(
             r,
-            "client attempted to request the server name different from the one that was negotiated"
+            "client attempted to request the server name different from the one that was negotiated{WHILE}"
         );
         return Some(421);
     }
     match info.client_problem(mode)? {
         ClientCertProblem::Missing => {
-            log::info!(r, "client sent no required SSL certificate");
+            log::info!(r, "client sent no required SSL certificate{WHILE}");
             Some(status::NO_CERT)
         }
         ClientCertProblem::Invalid(fault) => {
             log::info!(
                 r,
-                "client SSL certificate verify error: ({}:{})",
+                "client SSL certificate verify error: ({}:{}){WHILE}",
                 fault.number(),
                 fault.text()
             );

@@ -88,6 +88,7 @@ pub fn page(status: u16, foot: &str) -> Option<Vec<u8>> {
         CERT_ERROR => (phrase(400), "The SSL certificate error"),
         NO_CERT => (phrase(400), "No required SSL certificate was sent"),
         TO_HTTPS => (phrase(400), "The plain HTTP request was sent to HTTPS port"),
+        401 => ("401 Authorization Required".to_owned(), ""),
         400..=599 if !reason(status).is_empty() => (phrase(status), ""),
         _ => return None,
     };

@@ -3,6 +3,7 @@
 use super::Request;
 use super::variable::{VarRef, VariableTable};
 use crate::conf::{Reading, Reason};
+use crate::proto::escape::Escape;
 use std::borrow::Cow;
 
 /// A value that may name variables and captures.
@@ -85,6 +86,24 @@ impl Template {
                     r.variable(v, out);
                 }
                 Part::Capture(n) => r.captures.borrow().append(*n, out),
+            }
+        }
+    }
+
+    /// Appends the value with its captures escaped by `how`: a redirect, or arguments, made of a
+    /// path that was decoded.
+    pub fn append_escaping_captures(&self, r: &Request, how: Escape, out: &mut Vec<u8>) {
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text),
+                Part::Variable(v) => {
+                    r.variable(v, out);
+                }
+                Part::Capture(n) => {
+                    let mut plain = Vec::new();
+                    r.captures.borrow().append(*n, &mut plain);
+                    how.push(&plain, out);
+                }
             }
         }
     }

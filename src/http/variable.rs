@@ -131,7 +131,12 @@ impl Request {
             Some(Getter::Plain(get)) => get(self, out),
             Some(Getter::Keyed(get, key)) => get(self, key, out),
             Some(Getter::Computed(rule)) => self.compute(variable, &rule.clone(), out),
-            Some(Getter::Stored) | None => false,
+            Some(Getter::Stored) | None => {
+                if self.place.location.warns_uninitialized {
+                    crate::log::warn!(self, "using uninitialized \"{}\" variable", variable.name());
+                }
+                false
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! `gzip`: compresses replies on their way.
 //!
 //! Reads: `gzip`, `gzip_types`, `gzip_min_length`, `gzip_comp_level`, `gzip_window`, and hints for
-//! buffers (`gzip_buffers`, `gzip_hash`, `postpone_gzipping`, `gzip_no_buffer`) that are checked and
-//! need no heed: a block of output is made when the client can take it. Runs as: header filter.
+//! buffers (`gzip_buffers`, `gzip_hash`, `postpone_gzipping`, `gzip_no_buffer`) that are checked
+//! and need no heed: a block of output is made when the client can take it. Runs as: header filter.
 
 use crate::conf::*;
 use crate::http::deflate::{Gzipper, Strength, Until, WINDOW_BITS};

@@ -1,7 +1,8 @@
 //! The client's side of HTTP and its kin: handing a request to an upstream and its reply back.
 //!
 //! Reading order: `talk` (what a protocol has to say) · `rules`, `names`, `next` (the directives
-//! that all protocols share) · `secure` (TLS) · `drive` (the tries of one request) · `upload` (request out) ·
+//! that all protocols share) · `secure` (TLS) · `drive` (the tries of one request) ·
+//! `upload` (request out) ·
 //! `answer`, `body` (reply back) · `tunnel` (after a 101) · `trail`, `who` (variables, log) ·
 //! `blocks` (`upstream {}` and the `$upstream_…` variables).
 //!
