@@ -11,6 +11,7 @@ nginx_test!(
     server { root {DIR}/html; charset utf-8; source_charset utf-8; override_charset on;
         gzip on; gzip_types text/plain; gzip_min_length 1;
         gzip_buffers 16 8k; gunzip_buffers 16 8k;
+        gzip_hash 16k; gzip_no_buffer off; gzip_window 16k; postpone_gzipping 0;
         add_trailer_inherit on;
         read_ahead 32k; autoindex_localtime on;
         location /pick/ { random_index on; alias {DIR}/html/only/; } }",
@@ -24,6 +25,19 @@ nginx_test!(
         GET /pick/ -> 200 x
     ",
         );
+    }
+);
+
+nginx_test!(
+    details_of_tls,
+    "
+    ssl_password_file {DIR}/nginx.conf;
+    ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
+    ssl_dhparam dh.pem;
+    ssl_stapling off; ssl_stapling_file {DIR}/none.der;
+    server { location / { return 200 plain; } }",
+    |t| {
+        t.ask("GET /").expect("200 plain");
     }
 );
 

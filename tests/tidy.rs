@@ -187,6 +187,8 @@ fn is_table_row(line: &str) -> bool {
         // Strategies of property tests, which the formatter leaves alone.
         || line.contains("prop")
         || line.contains("d(concat!(")
+        || line.contains("\\n-----")
+        || line.contains("DECODER routines")
         || ["d(\"", "var(\"", "keyed(\"", "settable(\""]
             .iter()
             .any(|s| line.trim_start().starts_with(s))

@@ -113,9 +113,12 @@ impl Written {
     }
 }
 
+/// One change of a body, or why it is none, with its text.
+pub type Item = (Result<Change, NoChange>, Vec<u8>);
+
 /// What a source gave: a JSON array of changes, or a change in each line. Each comes with the text
 /// to show if it is none (in an array: its number).
-pub fn read_all(body: &[u8]) -> Result<Vec<(Result<Change, NoChange>, Vec<u8>)>, NoChange> {
+pub fn read_all(body: &[u8]) -> Result<Vec<Item>, NoChange> {
     if body.trim_ascii_start().first() == Some(&b'[') {
         let items: Vec<serde_json::Value> = serde_json::from_slice(body)?;
         let read = |(n, item): (usize, serde_json::Value)| {

@@ -183,7 +183,8 @@ impl Budget {
     /// Counts one; false if it is over the budget.
     fn spend(&self) -> bool {
         if event::now().duration_since(self.since.get()) >= Duration::from_secs(1) {
-            (self.spent.replace(0), self.since.replace(event::now()));
+            self.spent.set(0);
+            self.since.set(event::now());
         }
         self.spent.set(self.spent.get() + 1);
         self.spent.get() <= self.per_second

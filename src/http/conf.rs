@@ -68,7 +68,7 @@ struct RawPlace {
 
 enum RawOp {
     Op(Op),
-    If(Condition, RawPlace),
+    If(Condition, Box<RawPlace>),
 }
 
 /// One `server {}` while it is read.
@@ -296,7 +296,7 @@ impl Scope<'_> {
         let mut inner = RawPlace::new(self.modules, name, Level::If, kind);
         let here = if self.here == SRV { SIF } else { LIF };
         self.enter(&mut inner, here, r)?;
-        self.place.ops.push(RawOp::If(condition, inner));
+        self.place.ops.push(RawOp::If(condition, Box::new(inner)));
         Ok(())
     }
 
@@ -595,11 +595,11 @@ impl Maker<'_> {
             inner.push(self.op(op, up, Level::If, ifs, flags)?);
         }
         if level == Level::Server {
-            return Ok(Op::If(condition, inner.into(), None));
+            return Ok(Op::If(Box::new(condition), inner.into(), None));
         }
-        let location = Rc::new(self.location(place, up, flags)?);
+        let location = Rc::new(self.location(*place, up, flags)?);
         ifs.push(location);
-        Ok(Op::If(condition, inner.into(), Some(ifs.len() - 1)))
+        Ok(Op::If(Box::new(condition), inner.into(), Some(ifs.len() - 1)))
     }
 }
 

@@ -269,7 +269,8 @@ struct Dice {
 }
 
 thread_local! {
-    static DICE: RefCell<Dice> = const { RefCell::new(Dice { bytes: [0; 1024], used: 1024, owner: 0 }) };
+    static DICE: RefCell<Dice> =
+        const { RefCell::new(Dice { bytes: [0; 1024], used: 1024, owner: 0 }) };
 }
 
 /// Sixteen random bytes.

@@ -238,9 +238,8 @@ fn find_in(level: &Rc<Location>, r: &mut Request) -> Step {
         r.place.location = prefix.clone();
         ask_regexes = prefix.kind != Kind::PrefixOnly;
         found = Step::Some;
-        match find_in(&prefix, r) {
-            done @ (Step::Exact | Step::Redirect) => return done,
-            _ => {}
+        if let done @ (Step::Exact | Step::Redirect) = find_in(&prefix, r) {
+            return done;
         }
     } else if tree.redirecting(&r.place.uri).is_some() {
         return Step::Redirect;
@@ -282,9 +281,9 @@ impl ServerNames {
             put(&mut self.suffixes, rest)
         } else if let Some(rest) = name.strip_suffix('*') {
             put(&mut self.prefixes, rest)
-        } else if name.starts_with('.') {
+        } else if let Some(bare) = name.strip_prefix('.') {
             let whole = put(&mut self.suffixes, name);
-            put(&mut self.exact, &name[1..]) && whole
+            put(&mut self.exact, bare) && whole
         } else {
             put(&mut self.exact, name)
         }

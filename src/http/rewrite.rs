@@ -27,7 +27,7 @@ pub enum Op {
     Break,
     /// `if (condition) { … }`: its steps, and the place it moves the request to (an index into
     /// the level's `ifs`)
-    If(Condition, Box<[Op]>, Option<usize>),
+    If(Box<Condition>, Box<[Op]>, Option<usize>),
 }
 
 /// A `rewrite`.

@@ -94,6 +94,7 @@ struct Partial {
 
 thread_local! {
     /// Parsers that are not in use.
+    #[expect(clippy::vec_box, reason = "the boxes move in and out, not what is in them")]
     static PARSERS: RefCell<Vec<Box<RequestHead>>> = const { RefCell::new(Vec::new()) };
 }
 const PARSERS_KEPT: usize = 64;
@@ -373,7 +374,7 @@ async fn refuse(bad: Refused, wire: &Rc<Wire>, client: &Rc<Client>, http: &Rc<Ht
         &r,
         "{} while reading client request {}",
         error.sentence(r.head.fields.block()),
-        if parsed.line.whole.is_empty() { "line" } else { "headers" }
+        if is_about_the_line(&error) { "line" } else { "headers" }
     );
     finish_with(&mut r, error.status());
     if r.place.location.core.error_pages.iter().any(|p| p.status == error.status())
@@ -387,6 +388,18 @@ async fn refuse(bad: Refused, wire: &Rc<Wire>, client: &Rc<Client>, http: &Rc<Ht
     if let After::Linger(rules) = after {
         linger(wire, rules).await;
     }
+}
+
+fn is_about_the_line(error: &HeadError) -> bool {
+    matches!(
+        error,
+        HeadError::InvalidMethod
+            | HeadError::InvalidRequest
+            | HeadError::InvalidVersion
+            | HeadError::InvalidMethod09
+            | HeadError::LineTooLong
+            | HeadError::InvalidLineHost
+    )
 }
 
 /// Reads on for a while so that the client sees the reply before the reset.
@@ -450,7 +463,7 @@ impl Source {
     }
 
     /// The next piece of what has been read already.
-    fn from_ahead(&mut self) -> Result<Option<Chunk>, Fault> {
+    fn next_ahead(&mut self) -> Result<Option<Chunk>, Fault> {
         let mut ahead = self.wire.ahead.borrow_mut();
         let mut at = 0;
         let piece = self.body.next(&ahead, &mut at).map_err(broken)?;
@@ -491,7 +504,7 @@ impl Pull for Source {
         }
         loop {
             if !self.wire.ahead.borrow().is_empty() {
-                if let Some(chunk) = self.from_ahead()? {
+                if let Some(chunk) = self.next_ahead()? {
                     return Poll::Ready(Ok(Some(chunk)));
                 }
                 if self.ended || self.body.has_ended() {

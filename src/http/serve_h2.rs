@@ -123,6 +123,7 @@ const FAR: Duration = Duration::from_secs(365 * 86400);
 
 type Accepted = (http::Request<RecvStream>, SendResponse<Slice>);
 
+#[expect(clippy::large_enum_variant, reason = "it lives for one line")]
 enum Next {
     Stream(Option<Result<Accepted, h2::Error>>),
     Quit,

@@ -1,7 +1,7 @@
 //! Cutting DER: just enough to slice certificates and keys into the pieces that others parse.
 //!
 //! Lengths are claims of whoever wrote the file or sent the certificate; what does not fit is
-//! `None`, never a panic. ITU-T X.690 section 8.1; only the low tag form and DER's definite lengths.
+//! `None`, never a panic. ITU-T X.690 section 8.1; only the low tag form and definite lengths.
 
 pub const BOOLEAN: u8 = 0x01;
 pub const INTEGER: u8 = 0x02;

@@ -1,14 +1,14 @@
 //! TLS, by rustls over aws-lc, with the ways of OpenSSL where operators and clients see them.
 //!
 //! The way of a connection: its first bytes are read as a raw ClientHello (`client_hello`), a
-//! `ChooseServer` picks a `Server` by it, rustls conducts the handshake (`handshake`, `engine`), and
-//! a `Conn` comes out whose session encrypts (`secure`, `channel`). What is known of it then is a
-//! `TlsInfo`. Upstream connections go the same way from `client`.
+//! `ChooseServer` picks a `Server` by it, rustls conducts the handshake (`handshake`, `engine`),
+//! and a `Conn` comes out whose session encrypts (`secure`, `channel`). What is known of it then
+//! is a `TlsInfo`. Upstream connections go the same way from `client`.
 //!
 //! - What was offered: `client_hello`, `fingerprint`, and the `names` of code points.
 //! - What is configured: `server` and `client` are built from plain specs; `ciphers` (protocols,
-//!   cipher strings, curves, `p521`), `certificate` (files), `private_key`, `pem`, `der`; complaints
-//!   are a `refusal`.
+//!   cipher strings, curves, `p521`), `certificate` (files), `private_key`, `pem`, `der`;
+//!   complaints are a `refusal`.
 //! - Whom to believe: `verifier` takes every certificate, `path` judges it (`x509`, `crl`, `dn`),
 //!   `host_name` compares names.
 //! - Resumption: `session`, over a `shelf` that all workers share.

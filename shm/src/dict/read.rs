@@ -31,7 +31,8 @@ enum Look {
 }
 
 impl Dict {
-    /// Looks `key` up until the answer is sure; says whether it is there. `take` copies what it needs
+    /// Looks `key` up until the answer is sure; says whether it is there. `take` copies what it
+    /// needs
     /// out of the entry; it may see garbage, and answers `None` if it does.
     #[inline]
     pub(super) fn look_up<'d>(

@@ -265,7 +265,8 @@ mod tests {
         hashes.push("$apr1$saltsalt$LrttParrLPdxvgutaSXWJ0".into());
         hashes.push("$1$saltsalt$9xy1btjgzLYfb7hivXtC//".into());
         hashes.push(pwhash::sha512_crypt::hash_with("$6$rounds=1000$salt", "secret").unwrap());
-        hashes.push(pwhash::unix_crypt::hash_with("ab", "secret").unwrap());
+        // Made by `perl -e 'print crypt("secret", "ab")'`.
+        hashes.push("abNANd1rDfiNc".into());
         for hash in hashes {
             assert!(check(&hash, b"secret"), "{hash}");
             assert!(!check(&hash, b"wrong"), "{hash}");

@@ -155,6 +155,6 @@ impl Hosts {
     fn find(&self, host: &str) -> Option<&Template> {
         let dots = || host.match_indices('.').map(|(at, _)| at);
         let suffix = dots().filter(|at| *at > 0).find_map(|at| self.suffixes.get(&host[at..]));
-        suffix.or_else(|| dots().filter_map(|at| self.prefixes.get(&host[..=at])).last())
+        suffix.or_else(|| dots().filter_map(|at| self.prefixes.get(&host[..=at])).next_back())
     }
 }

@@ -244,7 +244,8 @@ impl ReplyBody {
             line.kept.deadline.clear();
             return Read::Pending;
         }
-        let size = match self.buffered {
+        // A rate is kept by reading little at a time.
+        let size = match self.buffered && self.rate.is_none() {
             true => Size::Large,
             false => Size::for_bytes(self.rules.buffer_size as usize).unwrap_or(Size::Large),
         };

@@ -16,7 +16,7 @@ use crate::event::{self, Deadline};
 use crate::http::body::{Body, Fault, Whose};
 use crate::http::send::RateOverride;
 use crate::http::{Request, Verdict, status};
-use crate::io::{Buf, Chunk, Conn, Size, Slice};
+use crate::io::{Buf, Chunk, Conn, Slice};
 use crate::log;
 use crate::proto::h1::{Piece, Version};
 use crate::proto::header::HeaderId;
@@ -672,7 +672,7 @@ impl<'a> Exchange<'a> {
             if !conn.is_secure() && conn.stream().poll_readable(cx).is_pending() {
                 return Poll::Pending;
             }
-            let mut input = self.input.take().unwrap_or_else(|| Buf::new(Size::Large));
+            let mut input = self.input.take().unwrap_or_else(|| Buf::new(self.rules.head_room()));
             let read = conn.poll_read(cx, input.spare());
             let had_some = !input.is_empty();
             match read {

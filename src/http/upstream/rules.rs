@@ -10,6 +10,7 @@ use crate::event::Wanted;
 use crate::http::Merging;
 use crate::http::Template;
 use crate::http::core::TempPath;
+use crate::io::Size;
 use crate::proto::header::{HeaderId, HeaderSet};
 use crate::sys::socket::{Address, Departure};
 use crate::upstream::url;
@@ -169,6 +170,15 @@ const IGNORABLE: [HeaderId; 9] = [
 const PAGE: u64 = 4096;
 
 impl Rules {
+    /// The block that a reply's head is read into: a large one takes the body's begin with it,
+    /// which a limited rate does not allow.
+    pub fn head_room(&self) -> Size {
+        match self.limit_rate {
+            None => Size::Large,
+            Some(_) => Size::for_bytes(self.buffer_size as usize).unwrap_or(Size::Large),
+        }
+    }
+
     /// nginx's defaults; temporary files go to `temp_path`.
     pub fn new(temp_path: &str) -> Rules {
         let minute = Duration::from_secs(60);
