@@ -18,6 +18,7 @@ pub static HTTP: Modules = &[
     &Entry::<map::Map>::NEW,
     &Entry::<geo::Geo>::NEW,
     &Entry::<split_clients::SplitClients>::NEW,
+    &Entry::<referer::Referer>::NEW,
     &Entry::<keyval::Keyval>::NEW,
     // Who it is, and how much is let through.
     &Entry::<realip::RealIp>::NEW,

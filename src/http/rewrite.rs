@@ -248,18 +248,18 @@ pub fn redirect_to_slash(r: &mut Request) -> Verdict {
 
 impl Return {
     fn apply(&self, r: &mut Request) -> Verdict {
-        let Some(text) = &self.text else { return Verdict::Finish(self.code) };
-        let value = text.value(r).into_owned();
-        if matches!(self.code, 301 | 302 | 303 | 307 | 308) {
+        let is_redirect = matches!(self.code, 301 | 302 | 303 | 307 | 308);
+        let value = match &self.text {
+            Some(text) => text.value(r).into_owned(),
+            None if self.code >= 400 || is_redirect => return Verdict::Finish(self.code),
+            None => Vec::new(),
+        };
+        if is_redirect {
             return redirect(r, self.code, &value);
         }
         r.body.discard_later();
         let content_type = r.place.location.core.content_type_of(r);
         r.answer(self.code, content_type.as_deref(), super::body::Body::bytes(value));
-        if matches!(self.code, 204 | 304) {
-            r.reply.head_only = true;
-            r.reply.length = None;
-        }
         Verdict::Reply
     }
 }

@@ -245,7 +245,7 @@ fn status_line(reply: &Reply, out: &mut Vec<u8>) {
 }
 
 fn content_fields(reply: &Reply, ends: Ends, out: &mut Vec<u8>) {
-    if let Some(media) = &reply.content_type {
+    if let Some(media) = reply.content_type.as_ref().filter(|_| reply.status != 204) {
         out.extend_from_slice(b"Content-Type: ");
         out.extend_from_slice(media.as_bytes());
         if let Some(charset) = &reply.charset {

@@ -16,7 +16,6 @@ const CONFIGURE: &[&str] = &[
     "--without-http_ssi_module",
     "--without-http_charset_module",
     "--without-http_userid_module",
-    "--without-http_referer_module",
     "--without-http_fastcgi_module",
     "--without-http_uwsgi_module",
     "--without-http_scgi_module",

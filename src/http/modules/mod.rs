@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod random_index;
 pub mod range;
 pub mod realip;
+pub mod referer;
 pub mod sample;
 pub mod split_clients;
 pub mod static_file;
