@@ -25,6 +25,7 @@ pub mod gzip_rules;
 pub mod keyval;
 pub mod life;
 pub mod http2;
+pub mod limits;
 pub mod listen;
 pub mod lru;
 pub mod media_types;

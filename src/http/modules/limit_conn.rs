@@ -5,8 +5,9 @@
 
 use crate::conf::*;
 use crate::event::{Zone, ZoneTable, zone_name_and_size};
+use crate::http::limits::{LEVELS, key_of, say};
 use crate::http::{Builtin, HttpModule, Merging, Phase, Pipeline, Request, Template, Verdict, var};
-use crate::{log, sys};
+use crate::sys;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -51,7 +52,6 @@ impl HttpModule for LimitConn {
     }
 }
 
-const LEVELS: &[&str] = &["info", "notice", "warn", "error"];
 /// A key longer than this is not limited, as in nginx.
 const KEY_MAX_BYTES: usize = 255;
 /// An entry that nobody touched for so long is forgotten, should its worker have been killed.
@@ -68,12 +68,9 @@ fn limit_conn(r: &mut Request, loc: &Loc) -> Verdict {
             None => return refuse(r, loc, limit),
         }
     }
-    if let Some(outcome) =
-        (!r.slots.of::<Outcome>().held.is_empty()).then(|| r.slots.of::<Outcome>())
-    {
-        outcome.text = "PASSED";
-    } else {
-        r.slots.take::<Outcome>();
+    match r.slots.of::<Outcome>() {
+        outcome if outcome.held.is_empty() => drop(r.slots.take::<Outcome>()),
+        outcome => outcome.text = "PASSED",
     }
     Verdict::Decline
 }
@@ -81,12 +78,7 @@ fn limit_conn(r: &mut Request, loc: &Loc) -> Verdict {
 fn refuse(r: &mut Request, loc: &Loc, limit: &Limit) -> Verdict {
     let dry = if loc.dry_run { ", dry run," } else { "" };
     let text = format!("limiting connections{dry} by zone \"{}\"", limit.zone.zone.name);
-    match loc.log_level {
-        "info" => log::info!(&*r, "{text}"),
-        "notice" => log::notice!(&*r, "{text}"),
-        "warn" => log::warn!(&*r, "{text}"),
-        _ => log::error!(&*r, "{text}"),
-    }
+    say(r, loc.log_level, &text);
     let outcome = r.slots.of::<Outcome>();
     outcome.held.clear();
     if loc.dry_run {
@@ -142,18 +134,7 @@ struct ConnZones(HashMap<String, Rc<ConnZone>>);
 
 impl Limit {
     fn key(&self, r: &Request) -> Option<Vec<u8>> {
-        let template = self.zone.key.get()?;
-        let key = template.value(r).into_owned();
-        if key.len() > KEY_MAX_BYTES {
-            log::error!(
-                r,
-                "the value of the \"{}\" key is more than 255 bytes: \"{}\"",
-                template.source(),
-                log::Raw(&key)
-            );
-            return None;
-        }
-        (!key.is_empty()).then_some(key)
+        key_of(self.zone.key.get()?, r, KEY_MAX_BYTES)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::conf::*;
 use crate::event::{self, Zone, ZoneTable, zone_name_and_size};
+use crate::http::limits::{LEVELS, key_of, say};
 use crate::http::{Builtin, HttpModule, Merging, Phase, Pipeline, Request, Template, Verdict, var};
 use crate::{log, sys};
 use std::cell::OnceCell;
@@ -55,7 +56,6 @@ impl HttpModule for LimitReq {
     }
 }
 
-const LEVELS: &[&str] = &["info", "notice", "warn", "error"];
 /// A key longer than this is not limited (and said so), as in nginx.
 const KEY_MAX_BYTES: usize = 65535;
 /// Clocks that jump back further than this are believed.
@@ -135,15 +135,6 @@ fn say_delay(r: &Request, loc: &Loc, keyed: &[(&Limit, Vec<u8>)], wait_ms: u64) 
     );
 }
 
-fn say(r: &Request, level: &str, text: &str) {
-    match level {
-        "info" => log::info!(r, "{text}"),
-        "notice" => log::notice!(r, "{text}"),
-        "warn" => log::warn!(r, "{text}"),
-        _ => log::error!(r, "{text}"),
-    }
-}
-
 /// What became of the request: `$limit_req_status`.
 #[derive(Default)]
 struct Outcome {
@@ -208,17 +199,7 @@ impl Limit {
     /// The key of this request; `None` if it is not to be limited.
     fn key(&self, r: &Request) -> Option<Vec<u8>> {
         let (template, _) = self.zone.rule.get()?;
-        let key = template.value(r).into_owned();
-        if key.len() > KEY_MAX_BYTES {
-            log::error!(
-                r,
-                "the value of the \"{}\" key is more than 65535 bytes: \"{}\"",
-                template.source(),
-                log::Raw(&key)
-            );
-            return None;
-        }
-        (!key.is_empty()).then_some(key)
+        key_of(template, r, KEY_MAX_BYTES)
     }
 
     /// The excess with this request; counts it if `accounts` and it is within the burst.
