@@ -19,6 +19,7 @@ pub static HTTP: Modules = &[
     &Entry::<geo::Geo>::NEW,
     &Entry::<split_clients::SplitClients>::NEW,
     &Entry::<referer::Referer>::NEW,
+    &Entry::<secure_link::SecureLink>::NEW,
     &Entry::<keyval::Keyval>::NEW,
     // Who it is, and how much is let through.
     &Entry::<realip::RealIp>::NEW,
@@ -34,6 +35,7 @@ pub static HTTP: Modules = &[
     // Content.
     &Entry::<http::upstream::Upstreams>::NEW,
     &Entry::<proxy::Proxy>::NEW,
+    &Entry::<stub_status::StubStatus>::NEW,
     &Entry::<random_index::RandomIndex>::NEW,
     &Entry::<index::Index>::NEW,
     &Entry::<autoindex::Autoindex>::NEW,
@@ -42,6 +44,7 @@ pub static HTTP: Modules = &[
     // Header filters.
     &Entry::<not_modified::NotModified>::NEW,
     &Entry::<headers::Headers>::NEW,
+    &Entry::<userid::UserId>::NEW,
     &Entry::<gunzip::Gunzip>::NEW,
     &Entry::<http::charset::Charset>::NEW,
     &Entry::<gzip::Gzip>::NEW,

@@ -1,4 +1,7 @@
-//! `auth_request`, `mirror`.
+//! `auth_request`, `mirror`, `stub_status`.
+
+use crate::harness::{Site, procs};
+use nix::sys::signal::Signal;
 
 nginx_test!(auth_request_asks_somebody, r#"
     server { location / { auth_request /auth; auth_request_set $who $upstream_http_x_who; proxy_set_header X-Who $who; proxy_pass http://{BACKEND}; }
@@ -40,3 +43,36 @@ nginx_test!(
         assert!(t.backend_named("BACKEND2").expect_request(2).body.is_empty());
     }
 );
+
+nginx_test!(stub_status_counts, "
+    server { location / { return 200; } location /status { stub_status; }
+             location /vars { return 200 $connections_active-$connections_reading-$connections_writing-$connections_waiting; } }", |t| {
+    let mut idle = t.connect();
+    idle.ask("GET /").expect("200");
+    t.ask("GET /status").expect("200 Active connections: 2 \\nserver accepts handled requests\\n 2 2 2 \\nReading: 0 Writing: 1 Waiting: 1* | Content-Type: text/plain");
+    t.ask("GET /vars").expect("200 2-0-1-1");
+    t.ask("POST /status << x").expect("405");
+});
+
+#[test]
+fn stub_status_forgets_what_killed_workers_held() {
+    let conf = "worker_processes 2; events { } http { server { listen 127.0.0.1:{PORT};
+        location / { return 200 $pid; } location /status { stub_status; } } }";
+    Site::whole(conf).run(|t| {
+        t.expect_alert("exited on signal 9");
+        let mut idle: Vec<_> = (0..12).map(|_| t.connect()).collect();
+        let pids: Vec<String> = idle.iter_mut().map(|c| c.ask("GET /").text()).collect();
+        t.ask("GET /status").expect("200 Active connections: 13 *\\n 13 13 13 *Waiting: 12*");
+        for pid in std::collections::HashSet::<&String>::from_iter(&pids) {
+            procs::signal(pid.parse().unwrap(), Signal::SIGKILL);
+            procs::wait_gone(pid.parse().unwrap());
+        }
+        t.expect_procs("worker process", 2);
+        t.ask("GET /status").expect("200 Active connections: 1 *\\n 14 14 14 *Waiting: 0*");
+        // A reload keeps counting.
+        t.signal(Signal::SIGHUP);
+        t.error_log().expect("gracefully shutting down");
+        let counted = |n: usize| format!("200 Active connections: 1 *\\n {n} {n} {n} *");
+        t.ask("GET /status").expect(&counted(15));
+    });
+}

@@ -13,6 +13,7 @@
 //! - `service`: what a block of the configuration does in a process
 //! - `listen_spec`: where it listens
 //! - `zone`: shared memory that the configuration names
+//! - `census`: how many connections and requests there are in all processes
 //!
 //! **Invariant:** a loop's tasks, timers and sources are touched by its own thread only; other
 //! threads reach it through wakers. In steady state no event costs an allocation.
@@ -31,6 +32,7 @@ mod slots;
 mod listen;
 mod offload;
 mod zone;
+pub mod census;
 
 pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
 pub use listen::{Accepted, Accepting, Acceptor, listen};

@@ -109,6 +109,7 @@ impl HttpBlock {
         let table = shelf.of::<VariableTable>();
         for module in modules {
             table.add_builtins(module.variables());
+            table.add_changeable(module.changeable());
         }
         HttpBlock {
             modules,

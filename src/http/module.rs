@@ -30,6 +30,8 @@ pub trait HttpModule: 'static {
     const LOC: &'static [Directive<Self::RawLoc>] = &[];
     /// Variables that exist in every configuration.
     const VARIABLES: &'static [Builtin] = &[];
+    /// Variables that exist unless the configuration defines them (`map`) or assigns to them.
+    const CHANGEABLE: &'static [Builtin] = &[];
 
     /// What is true where `raw` was written, below `up`.
     fn merge(raw: Self::RawLoc, up: &Self::Loc, m: &mut Merging) -> Result<Self::Loc, Reason>;
@@ -187,6 +189,8 @@ pub trait Erased: Sync {
     fn flush_logs(&self, http: &HttpConf);
     /// Its built-in variables.
     fn variables(&self) -> &'static [Builtin];
+    /// Its variables that a configuration may define anew.
+    fn changeable(&self) -> &'static [Builtin];
     /// Its directives, for the reference.
     fn describe(&self) -> Vec<Described>;
 }
@@ -263,6 +267,10 @@ impl<M: HttpModule> Erased for Entry<M> {
 
     fn variables(&self) -> &'static [Builtin] {
         M::VARIABLES
+    }
+
+    fn changeable(&self) -> &'static [Builtin] {
+        M::CHANGEABLE
     }
 
     fn describe(&self) -> Vec<Described> {

@@ -376,7 +376,7 @@ impl Sender {
                 return Poll::Pending;
             }
             if self.rate.must_wait(self.sent, cx) {
-                return Poll::Pending;
+                return self.rate.poll_left(wire, cx).map(Err);
             }
             match self.write(wire, cx) {
                 Poll::Ready(Ok(n)) => {
@@ -480,6 +480,8 @@ struct Rate {
     after: u64,
     since: std::time::Instant,
     pause: event::Deadline,
+    /// The client may have closed its side behind the request: that alone is no leaving.
+    watches: Option<bool>,
 }
 
 impl Rate {
@@ -491,7 +493,18 @@ impl Rate {
             after: bytes(&core.limit_rate_after, r),
             since: event::now(),
             pause: event::Deadline::never(),
+            watches: None,
         }
+    }
+
+    /// Ready if the client leaves while it waits for more.
+    fn poll_left(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<Fault> {
+        let stream = wire.conn().stream();
+        if !*self.watches.get_or_insert_with(|| !stream.is_read_closed()) {
+            return Poll::Pending;
+        }
+        let what = "client prematurely closed connection";
+        stream.poll_closed(cx).map(|()| Fault::client(status::CLIENT_CLOSED, what))
     }
 
     /// How much may be written now.

@@ -11,6 +11,7 @@ use super::request::{Head, Request, Tally};
 use super::request_body::RequestBody;
 use super::send::{self, After};
 use super::{HttpConf, error_page, finish, phase, ssl, status};
+use crate::event::census;
 use crate::io::{Chunk, Conn, Slice};
 use crate::proto::h1::{self, Framing, HeadError, HeadRules, KeepAlive, Progress, RequestHead};
 use crate::proto::h1::{Piece, Version};
@@ -132,6 +133,7 @@ async fn next_head(wire: &Rc<Wire>, client: &Rc<Client>, life: &Rc<Life>) -> Arr
         let idle_limit = wire.idle.get().unwrap_or(core.keepalive_timeout);
         let limit = if idle { idle_limit } else { core.client_header_timeout };
         let patience = life.patience(idle, limit, core.keepalive_min_timeout);
+        let _counted = census::arriving(partial.is_some());
         let read = std::future::poll_fn(|cx| {
             wire.conn.poll_read_with(cx, io::SCRATCH_BYTES, |bytes| match bytes {
                 [] => Some(closed(&partial, client)),
@@ -253,7 +255,7 @@ async fn one(
         );
     }
     give_back(parsed);
-    let _held = life.begin_request();
+    let _held = (life.begin_request(), census::request());
     if bad_path {
         log::info!(&r, "client sent invalid request while reading client request line");
         finish_with(&mut r, 400);
@@ -365,6 +367,7 @@ async fn refuse(bad: Refused, wire: &Rc<Wire>, client: &Rc<Client>, http: &Rc<Ht
     client.requests.set(client.requests.get() + 1);
     let Refused { error, head: parsed, block } = bad;
     let mut r = begin(&parsed, block, wire, client, http, event::now(), false);
+    let _counted = census::request();
     r.body.discard_later();
     // nginx takes the version for 1.0 until the line says otherwise.
     if let Some(head) = Rc::get_mut(&mut r.head).filter(|head| head.version == Version::Http09) {

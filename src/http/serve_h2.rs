@@ -10,6 +10,7 @@ use super::phase::Verdict;
 use super::request::{Head, Request, Tally};
 use super::request_body::RequestBody;
 use super::{Fields, HttpConf, error_page, finish, phase, send, ssl, status};
+use crate::event::census;
 use crate::io::{Chunk, Conn, Slice};
 use crate::proto::h1::{Method, Span, Version};
 use crate::proto::header::HeaderId;
@@ -85,6 +86,7 @@ pub async fn serve(
         let limit = if first { core.client_header_timeout } else { core.keepalive_timeout };
         let patience =
             life.patience(idle, if idle { limit } else { FAR }, core.keepalive_min_timeout);
+        let _counted = idle.then(|| census::arriving(false));
         let next = std::future::poll_fn(|cx| {
             if life.is_quitting() && !closing {
                 return Poll::Ready(Next::Quit);
@@ -97,7 +99,7 @@ pub async fn serve(
         match patience.bound(next).await {
             Ok(Next::Stream(Some(Ok((request, respond))))) => {
                 client.requests.set(client.requests.get() + 1);
-                let held = (open.begin_request(), life.begin_request());
+                let held = (open.begin_request(), life.begin_request(), census::request());
                 let stream = one(request, respond, client.clone(), http.clone(), limits);
                 event::spawn(async move {
                     stream.await;

@@ -7,6 +7,7 @@ use super::listen::Bound;
 use super::place::Address;
 use super::request::Slots;
 use super::{HttpConf, serve_h1, serve_h2};
+use crate::event::census;
 use crate::event::{self, Accepted, Accepting, Acceptor, Post, Seated, Service};
 use crate::io::{Conn, Stream};
 use crate::proto::proxy_protocol::{self, ProxyHeader, ProxyRead};
@@ -97,9 +98,11 @@ pub fn next_serial() -> u64 {
 /// One connection's life.
 async fn serve(accepted: Accepted, bound: Rc<Bound>, conf: Rc<HttpConf>, life: Rc<Life>) {
     let Accepted { socket, peer, slot } = accepted;
-    let held = life.begin_connection();
+    let held = (life.begin_connection(), census::connection());
     let connection = async {
+        let waiting = census::arriving(false);
         if let Some((client, ahead)) = meet(socket, peer, &bound).await {
+            drop(waiting);
             talk(Rc::new(client), ahead, conf, life.clone()).await;
         }
     };

@@ -180,6 +180,7 @@ impl Request {
 pub struct VariableTable {
     by_name: HashMap<Box<str>, VarRef>,
     families: Vec<(&'static str, GetKeyed)>,
+    changeable: Vec<(&'static str, Get)>,
     slots: u16,
 }
 
@@ -196,6 +197,20 @@ impl VariableTable {
                 BuiltinGet::Keyed(get) => self.families.push((builtin.name, get)),
             }
         }
+    }
+
+    /// Adds a module's variables that the configuration may define anew.
+    pub fn add_changeable(&mut self, list: &'static [Builtin]) {
+        for builtin in list {
+            match builtin.get {
+                BuiltinGet::Plain(get) => self.changeable.push((builtin.name, get)),
+                BuiltinGet::Keyed(_) => unreachable!("a family is not redefined"),
+            }
+        }
+    }
+
+    fn default_of(&self, name: &str) -> Option<Get> {
+        self.changeable.iter().find(|(known, _)| *known == name).map(|(_, get)| *get)
     }
 
     /// A use of `$name`, which may be defined later. Names have no letter case.
@@ -234,13 +249,14 @@ impl VariableTable {
     /// Errors: `the duplicate "x" variable` for a built-in one that cannot be assigned.
     pub fn assign(&mut self, name: &str) -> Result<VarRef, Reason> {
         let variable = self.refer(name);
+        let default = self.default_of(variable.name());
         let builtin = matches!(variable.getter.get(), Some(Getter::Plain(_)));
-        if builtin && variable.put.get().is_none() {
+        if builtin && default.is_none() && variable.put.get().is_none() {
             return Err(Reason::says(format!("the duplicate \"{name}\" variable")));
         }
         if variable.put.get().is_none() {
             self.give_slot(&variable);
-            let _ = variable.getter.set(Getter::Stored);
+            let _ = variable.getter.set(default.map_or(Getter::Stored, Getter::Plain));
         }
         Ok(variable)
     }
@@ -259,6 +275,10 @@ impl VariableTable {
         let mut names: Vec<_> = self.by_name.values().collect();
         names.sort_by(|a, b| a.name.cmp(&b.name));
         for variable in names.into_iter().filter(|v| v.getter.get().is_none()) {
+            if let Some(default) = self.default_of(variable.name()) {
+                let _ = variable.getter.set(Getter::Plain(default));
+                continue;
+            }
             let longest = self
                 .families
                 .iter()

@@ -98,6 +98,15 @@ pub fn kill(pid: u32, signal: Signal) -> io::Result<()> {
     Ok(nix::sys::signal::kill(Pid::from_raw(pid as i32), signal.to_os())?)
 }
 
+/// Whether there is a process of this id, even one that has ended and waits for its parent to
+/// notice: one system call.
+pub fn exists(pid: u32) -> bool {
+    !matches!(
+        nix::sys::signal::kill(Pid::from_raw(pid as i32), None),
+        Err(nix::errno::Errno::ESRCH)
+    )
+}
+
 /// Whether a process of this id runs, be it ours to signal or not. One that has ended and waits
 /// for its parent to notice does not.
 pub fn is_alive(pid: u32) -> bool {
@@ -106,10 +115,7 @@ pub fn is_alive(pid: u32) -> bool {
         let state = stat.rfind(')').and_then(|end| stat[end + 1..].trim_start().chars().next());
         return !matches!(state, Some('Z' | 'X'));
     }
-    !matches!(
-        nix::sys::signal::kill(Pid::from_raw(pid as i32), None),
-        Err(nix::errno::Errno::ESRCH)
-    )
+    exists(pid)
 }
 
 /// Lets the kernel kill this process when `parent` dies, however it dies. False if that has
