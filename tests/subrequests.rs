@@ -1,4 +1,4 @@
-//! `auth_request`, `mirror`, `stub_status`.
+//! `auth_request`, `mirror`, `post_action`, `log_subrequest`, `stub_status`.
 
 use crate::harness::{Site, procs};
 use nix::sys::signal::Signal;
@@ -76,3 +76,42 @@ fn stub_status_forgets_what_killed_workers_held() {
         t.ask("GET /status").expect(&counted(15));
     });
 }
+
+nginx_test!(
+    post_action_comes_behind_the_reply,
+    "
+    log_format uris \"$request_uri $uri $status\";
+    server { access_log {DIR}/uris.log uris;
+        location / { post_action /done; return 200 here; }
+        location /named { post_action @done; return 200 here; }
+        location /inherits { post_action /inherits/done; return 200 here;
+            location /inherits/done { proxy_pass http://{BACKEND}; } }
+        location = /done { internal; proxy_set_header X-Of $request_uri; proxy_pass http://{BACKEND}; }
+        location @done { return 204; } }",
+    |t| {
+        let mut client = t.connect();
+        client.ask("GET /a").expect("200 here");
+        client.ask("GET /named").expect("200 here");
+        client.ask("GET /inherits").expect("200 here");
+        assert_eq!(t.backend().expect_request(1).header("X-Of"), Some("/a"));
+        assert!(t.backend().expect_request(2).head.starts_with("GET /inherits/done "));
+        let lines = t.log("uris.log").expect_lines(3);
+        let inherits = "/inherits /inherits/done 200";
+        assert_eq!(lines, ["/a /done 200", "/named /named 204", inherits]);
+    }
+);
+
+nginx_test!(
+    subrequests_are_logged_if_that_is_wanted,
+    "
+    log_format uris \"$request_uri $uri $status\";
+    server { access_log {DIR}/uris.log uris;
+        location / { auth_request /quiet; mirror /loud; proxy_pass http://{BACKEND}; }
+        location /quiet { return 200; }
+        location /loud { log_subrequest on; return 418; } }",
+    |t| {
+        t.ask("GET /a").expect("200");
+        let lines = t.log("uris.log").expect_lines(2);
+        assert_eq!(lines, ["/a /loud 418", "/a /a 200"]);
+    }
+);

@@ -99,6 +99,7 @@ const LOC_TABLE: &[Directive<RawLoc>] = &[
     d("max_ranges",                   ANY_HTTP, num(0, i32::MAX as i64, |c| &mut c.max_ranges)),
     d("chunked_transfer_encoding",    ANY_HTTP, flag(|c| &mut c.chunked)),
     d("etag",                         ANY_HTTP, flag(|c| &mut c.etag)),
+    d("post_action",                  WITH_IF,  text(|c| &mut c.post_action)),
     d("error_page",                   WITH_IF,  call(at_least(2), RawLoc::error_page)),
     d("error_log",                    ANY_HTTP, call(at_least(1), RawLoc::error_log)),
 ];
@@ -154,6 +155,7 @@ pub struct RawLoc {
     max_ranges: Option<i64>,
     chunked: Option<bool>,
     etag: Option<bool>,
+    post_action: Option<String>,
     error_pages: Vec<ErrorPage>,
     error_log: log::Spec,
 }
@@ -235,6 +237,8 @@ pub struct Loc {
     pub max_ranges: Option<u32>,
     pub chunked: bool,
     pub etag: bool,
+    /// A URI or `@name`, handled when the reply has been sent.
+    pub post_action: Option<Rc<str>>,
     pub error_pages: Rc<[ErrorPage]>,
     pub error_log: Option<log::Log>,
 }
@@ -302,6 +306,7 @@ impl Default for Loc {
             max_ranges: None,
             chunked: true,
             etag: true,
+            post_action: None,
             error_pages: Rc::new([]),
             error_log: None,
         }
@@ -364,6 +369,7 @@ fn merge(raw: RawLoc, up: &Loc, m: &mut Merging) -> Result<Loc, Reason> {
         keepalive_disable: raw.keepalive_disable.unwrap_or(up.keepalive_disable),
         satisfy_any: raw.satisfy.map_or(up.satisfy_any, |s| s == "any"),
         auth_delay: raw.auth_delay.unwrap_or(up.auth_delay),
+        post_action: raw.post_action.map(Rc::from).or_else(|| up.post_action.clone()),
         lingering_close: raw.lingering_close.unwrap_or(up.lingering_close),
         lingering_time: raw.lingering_time.unwrap_or(up.lingering_time),
         lingering_timeout: raw.lingering_timeout.unwrap_or(up.lingering_timeout),

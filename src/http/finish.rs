@@ -1,11 +1,48 @@
-//! The end of a request: the log phase.
+//! The end of a request: what is done behind its reply, and the log phase.
 
-use super::Request;
+use super::phase::{self, Verdict};
+use super::{Body, Request};
+use std::rc::Rc;
+
+/// Ends a request whose reply is sent, or will never be.
+pub async fn end(r: &mut Request) {
+    if r.place.location.core.post_action.is_some() {
+        Box::pin(post_action(r)).await;
+    }
+    log(r);
+}
 
 /// Lets every log handler of the request's place see it.
 pub fn log(r: &Request) {
     let location = r.place.location.clone();
     for handler in location.pipeline.loggers() {
         handler(r);
+    }
+}
+
+/// The request is a `post_action`: its client waits for nothing.
+#[derive(Default)]
+pub struct PostAction;
+
+/// Handles the request once more, elsewhere; nobody gets the answer. The log sees where it went.
+///
+/// A place that inherits the action that led to it does not start it again.
+async fn post_action(r: &mut Request) {
+    r.slots.of::<PostAction>();
+    let mut done: Option<Rc<str>> = None;
+    while let Some(action) = r.place.location.core.post_action.clone()
+        && done.as_ref() != Some(&action)
+    {
+        r.reply.reset();
+        r.reply.status_override = 0;
+        r.place.is_error_page = false;
+        let first = match action.starts_with('/') {
+            true => r.internal_redirect(action.as_bytes().to_vec(), Vec::new()),
+            false => Verdict::Named((&*action).into()),
+        };
+        phase::lead(r, first).await;
+        r.reply.body = Body::Empty;
+        r.reply.tunnel = None;
+        done = Some(action);
     }
 }

@@ -20,7 +20,7 @@ pub mod deflate;
 pub mod error_page;
 pub mod fields;
 pub mod forwarded;
-mod finish;
+pub mod finish;
 pub mod gzip_rules;
 pub mod keyval;
 pub mod life;

@@ -5,10 +5,10 @@
 //! the order of things is written in one place.
 
 use super::Request;
-use super::error_page;
 use super::place::{Sought, URI_CHANGES_MAX, find_location};
 use super::reply::LocalBoxFuture;
 use super::rewrite::{self, Flow};
+use super::{error_page, finish};
 use crate::{event, log};
 
 /// The life of a request. This list is the only place where the order is written.
@@ -149,6 +149,9 @@ pub async fn run(r: &mut Request) {
 /// Leads a subrequest to its reply; its client is known already.
 pub async fn run_subrequest(r: &mut Request) {
     lead(r, Verdict::Restart).await;
+    if r.place.location.core.log_subrequest {
+        finish::log(r);
+    }
 }
 
 pub(super) async fn lead(r: &mut Request, mut verdict: Verdict) {

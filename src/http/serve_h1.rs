@@ -267,7 +267,7 @@ async fn one(
     let after = send::reply(&mut r, wire, life).await;
     r.tally.received = r.head.wire_len + wire.received.replace(0);
     wire.idle.set(Some(r.place.location.core.keepalive_timeout));
-    finish::log(&r);
+    finish::end(&mut r).await;
     after
 }
 
@@ -387,7 +387,7 @@ async fn refuse(bad: Refused, wire: &Rc<Wire>, client: &Rc<Client>, http: &Rc<Ht
     }
     r.keep_alive = false;
     let after = send::reply(&mut r, wire, &Life::apart()).await;
-    finish::log(&r);
+    finish::end(&mut r).await;
     if let After::Linger(rules) = after {
         linger(wire, rules).await;
     }

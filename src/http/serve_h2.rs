@@ -168,7 +168,7 @@ async fn one(
     if let (None, Some(code)) = (&fault, ssl::objection(&r)) {
         phase::lead(&mut r, Verdict::Finish(code)).await;
         reply(&mut r, respond, limits).await;
-        return finish::log(&r);
+        return finish::end(&mut r).await;
     }
     match fault {
         Some((code, what)) => {
@@ -178,7 +178,7 @@ async fn one(
         None => phase::run(&mut r).await,
     }
     reply(&mut r, respond, limits).await;
-    finish::log(&r);
+    finish::end(&mut r).await;
 }
 
 type Refusal = (u16, &'static str);

@@ -14,6 +14,7 @@ use super::who::Who;
 use crate::conf::value;
 use crate::event::{self, Deadline};
 use crate::http::body::{Body, Fault, Whose};
+use crate::http::finish::PostAction;
 use crate::http::send::RateOverride;
 use crate::http::{Request, Verdict, status};
 use crate::io::{Buf, Chunk, Conn, Slice};
@@ -130,6 +131,7 @@ impl Trip {
         }
         let watches_client = !route.rules.ignore_client_abort
             && !r.is_subrequest
+            && r.slots.get::<PostAction>().is_none()
             && r.head.version <= Version::Http11;
         let trail = r.slots.of::<Trail>();
         trail.begin();
