@@ -53,3 +53,23 @@ nginx_test!(files_as_error_pages, "
         GET /404.html -> 404 nothing here
     ");
 });
+
+nginx_test!(
+    pages_for_what_a_filter_refuses,
+    "
+    server { error_page 412 /412; error_page 416 =200 @416;
+        location / { root {DIR}; } location = /412 { internal; return 412 cond:$uri; }
+        location @416 { return 200 range:$uri; } location /own { error_page 412 http://x.example/; root {DIR}; } }",
+    |t| {
+        t.file("f", "0123456789");
+        t.file("own/f", "0123456789");
+        t.check(
+            "
+        GET /f     | If-Match: \"x\"        -> 412 cond:/412
+        GET /f     | Range: bytes=10-       -> 200 range:/f
+        GET /own/f | If-Match: \"x\"        -> 302 * | Location: http://x.example/
+        GET /f                              -> 200 0123456789
+    ",
+        );
+    }
+);

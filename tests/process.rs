@@ -226,7 +226,8 @@ fn one_process_when_asked() {
 fn worker_shutdown_timeout_ends_the_longest_request() {
     site(&format!("{} ", server("a"))).run(|t| {
         t.configure(&format!(
-            "worker_shutdown_timeout 300ms; events {{ }} http {{ {} }}",
+            "worker_shutdown_timeout 300ms; events {{ }} \
+             http {{ access_log {{DIR}}/access.log; {} }}",
             server("a")
         ));
         t.signal(Signal::SIGHUP);
@@ -239,6 +240,7 @@ fn worker_shutdown_timeout_ends_the_longest_request() {
         t.signal(Signal::SIGQUIT);
         held.expect_closed();
         procs::wait_gone(t.master());
+        assert!(t.log("access.log").text().contains("GET /b"), "what was cut off is logged");
     });
 }
 

@@ -17,6 +17,7 @@ nginx_test!(
         GET / | Referer: http://www.example.net/path/a -> 200 []
         GET / | Referer: http://www.example.net/     -> 200 [1]
         GET / | Referer: http://evil.example/        -> 200 [1]
+        GET / | Referer: http://su                   -> 200 []
     ",
         );
     }

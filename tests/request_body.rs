@@ -137,3 +137,40 @@ nginx_test!(
         client.response().expect("200 *Transfer-Encoding: chunked*hello!");
     }
 );
+
+nginx_test!(
+    what_is_wrong_with_a_discarded_body_is_said,
+    "server { location / { return 200; } location /no { return 403; } }",
+    |t| {
+        let head = |uri: &str| {
+            format!("POST {uri} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        };
+        let broken = "4\r\nrunaway\r\n0\r\n\r\n";
+        for (uri, status) in [("/", " 400 "), ("/no", " 403 ")] {
+            let answer = t.raw(format!("{}{broken}", head(uri)));
+            assert!(answer.contains(status), "{answer}");
+        }
+        t.error_log().expect("[info] *while discarding request body*");
+    }
+);
+
+nginx_test!(
+    a_discarded_body_may_be_expected_too,
+    "server { location / { return 200 $uri; } location /no { return 403; } }",
+    |t| {
+        let mut client = t.connect();
+        let head = |uri: &str| {
+            format!(
+                "POST {uri} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+            )
+        };
+        client.send(head("/a"));
+        assert_eq!(client.read_until(b"\r\n\r\n").unwrap(), b"HTTP/1.1 100 Continue\r\n\r\n");
+        client.send("body");
+        client.response().expect("200 /a");
+        // An error needs no body, and the connection would be out of step.
+        client.send(head("/no"));
+        client.response().expect("403 * | Connection: close");
+        client.expect_closed();
+    }
+);

@@ -44,8 +44,8 @@ pub const ALL: &[Builtin] = &[
     var("request_port",         |r, out| port(r.head.port, out)),
     var("is_request_port",      |r, out| text(if r.head.port == 0 { b"" } else { b":" }, out)),
     var("request_uri",          |r, out| present(r.head.text(r.head.target), out)),
-    var("uri",                  |r, out| present(&r.place.uri, out)),
-    var("document_uri",         |r, out| present(&r.place.uri, out)),
+    var("uri",                  uri),
+    var("document_uri",         uri),
     var("request",              request),
     var("document_root",        |r, out| text(&r.place.location.core.root_of(r), out)),
     var("realpath_root",        realpath_root),
@@ -115,6 +115,11 @@ fn present(value: &[u8], out: &mut Vec<u8>) -> bool {
 
 pub(super) fn number(n: u64, out: &mut Vec<u8>) -> bool {
     text(itoa::Buffer::new().format(n).as_bytes(), out)
+}
+
+/// Empty if the target was no good, missing if there was none.
+fn uri(r: &Request, out: &mut Vec<u8>) -> bool {
+    text(&r.place.uri, out) && !(r.place.uri.is_empty() && r.head.text(r.head.target).is_empty())
 }
 
 /// A port; empty on sockets without.

@@ -50,7 +50,11 @@ fn other_page(r: &mut Request, code: u16, page: &ErrorPage) -> Next {
     r.place.is_error_page = true;
     let kept = r.reply.fields.get(HeaderId::WwwAuthenticate).map(<[u8]>::to_vec);
     let location = r.reply.fields.get(HeaderId::Location).map(<[u8]>::to_vec);
+    let range = r.reply.fields.get(HeaderId::ContentRange).map(<[u8]>::to_vec);
     r.reply.reset();
+    if let Some(range) = range.filter(|_| code == 416) {
+        r.reply.fields.push(HeaderId::ContentRange, &range);
+    }
     if let Some(location) = location {
         r.reply.fields.push(HeaderId::Location, &location);
     }

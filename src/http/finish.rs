@@ -2,14 +2,53 @@
 
 use super::phase::{self, Verdict};
 use super::{Body, Request};
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-/// Ends a request whose reply is sent, or will never be.
-pub async fn end(r: &mut Request) {
-    if r.place.location.core.post_action.is_some() {
-        Box::pin(post_action(r)).await;
+/// A request that is logged when it ends, be it cut off in the middle.
+pub struct Ending {
+    request: Request,
+    is_logged: bool,
+}
+
+impl Ending {
+    /// `request`, from here on.
+    pub fn of(request: Request) -> Ending {
+        Ending { request, is_logged: false }
     }
-    log(r);
+
+    /// Ends a request whose reply is sent, or will never be.
+    pub async fn end(&mut self) {
+        if self.place.location.core.post_action.is_some() {
+            Box::pin(post_action(&mut self.request)).await;
+        }
+        self.log_once();
+    }
+
+    fn log_once(&mut self) {
+        if !std::mem::replace(&mut self.is_logged, true) {
+            log(&self.request);
+        }
+    }
+}
+
+impl Deref for Ending {
+    type Target = Request;
+    fn deref(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl DerefMut for Ending {
+    fn deref_mut(&mut self) -> &mut Request {
+        &mut self.request
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.log_once();
+    }
 }
 
 /// Lets every log handler of the request's place see it.

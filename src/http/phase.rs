@@ -8,8 +8,8 @@ use super::Request;
 use super::place::{Sought, URI_CHANGES_MAX, find_location};
 use super::reply::LocalBoxFuture;
 use super::rewrite::{self, Flow};
-use super::{error_page, finish};
-use crate::{event, log};
+use super::{error_page, finish, limits, status};
+use crate::log;
 
 /// The life of a request. This list is the only place where the order is written.
 ///
@@ -301,10 +301,7 @@ async fn access(r: &mut Request, pipeline: &Pipeline) -> Option<Verdict> {
                     denied = status;
                 }
             }
-            Verdict::Finish(401) => {
-                delay_refusal(r).await;
-                return Some(Verdict::Finish(401));
-            }
+            Verdict::Finish(401) => return Some(delay_refusal(r).await),
             ended => return Some(ended),
         }
     }
@@ -312,17 +309,16 @@ async fn access(r: &mut Request, pipeline: &Pipeline) -> Option<Verdict> {
         log::error!(&*r, "access forbidden by rule");
     }
     if denied == 401 {
-        delay_refusal(r).await;
+        return Some(delay_refusal(r).await);
     }
     (denied != 0).then_some(Verdict::Finish(denied))
 }
 
 /// `auth_delay`: guessing passwords takes time.
-async fn delay_refusal(r: &mut Request) {
+async fn delay_refusal(r: &mut Request) -> Verdict {
     let delay = r.place.location.core.auth_delay;
-    if !delay.is_zero() {
-        event::sleep(delay).await;
-    }
+    let is_over = delay.is_zero() || limits::hold_back(r, delay).await == Verdict::Decline;
+    Verdict::Finish(if is_over { 401 } else { status::CLIENT_CLOSED })
 }
 
 /// `limit_except`: other methods are handled by the block's own level.

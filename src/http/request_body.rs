@@ -5,6 +5,7 @@ use super::body::{Body, Fault, Pull};
 use super::core::TempPath;
 use crate::io::{Chunk, OpenFile, Slice};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 /// How a body is kept: the directives of its location.
 #[derive(Clone, Debug)]
@@ -128,6 +129,26 @@ impl RequestBody {
         let (chunks, file) = keeper.finish()?;
         self.file = file;
         self.state = State::Kept(chunks);
+        Ok(())
+    }
+
+    /// Forgets what the client has sent already, at most `limit` bytes, without waiting.
+    pub fn drain_ready(&mut self, limit: u64) -> Result<(), Fault> {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut left = limit;
+        while let State::Unread(source) = &mut self.state
+            && left > 0
+        {
+            match source.poll_pull(&mut context) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(Some(chunk))) => left = left.saturating_sub(chunk.len()),
+                Poll::Ready(Ok(None)) => self.state = State::None,
+                Poll::Ready(Err(fault)) => {
+                    self.state = State::Taken;
+                    return Err(fault);
+                }
+            }
+        }
         Ok(())
     }
 

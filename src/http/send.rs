@@ -2,7 +2,7 @@
 
 use super::body::{Body, Fault, Pull, Whose};
 use super::life::Life;
-use super::phase::Filtered;
+use super::phase::{self, Filtered, Verdict};
 use super::reply::Reply;
 use super::request::Request;
 use super::serve_h1::{self, Wire};
@@ -46,7 +46,10 @@ pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> 
         }
         return After::Close;
     }
-    run_filters(r);
+    if let Some(fault) = serve_h1::look_ahead(r, wire) {
+        refuse_body(r, &fault);
+    }
+    run_filters(r).await;
     if let Some(tunnel) = r.reply.tunnel.take() {
         return upgrade(r, wire, tunnel).await;
     }
@@ -70,8 +73,26 @@ pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> 
     settle(r).await
 }
 
-/// Runs the header filters of the place; one that wants another answer gets its page filtered too.
-pub(super) fn run_filters(r: &mut Request) {
+/// A body that nobody wants is broken already: no good answer is given to that.
+fn refuse_body(r: &mut Request, fault: &Fault) {
+    r.keep_alive = false;
+    log::info!(&*r, "{fault} while discarding request body");
+    if r.reply.status < 300 {
+        error_page::built_in(r, fault.status);
+    }
+}
+
+/// Runs the header filters of the place. One that wants another answer gets it from `error_page`
+/// or as a built-in page, and that is filtered too.
+pub(super) async fn run_filters(r: &mut Request) {
+    while let Some(code) = filter(r) {
+        r.reply.body = Body::Empty;
+        Box::pin(phase::lead(r, Verdict::Finish(code))).await;
+    }
+}
+
+/// Runs each filter once, or up to the first that wants another answer.
+fn filter(r: &mut Request) -> Option<u16> {
     if r.reply.status_override != 0 {
         r.reply.status = status::on_the_wire(r.reply.status_override);
         r.reply.reason = None;
@@ -79,13 +100,10 @@ pub(super) fn run_filters(r: &mut Request) {
     let location = r.place.location.clone();
     for filter in location.pipeline.filters() {
         if let Filtered::Instead(code) = filter(r) {
-            error_page::built_in(r, code);
-            for filter in location.pipeline.filters() {
-                let _ = filter(r);
-            }
-            return;
+            return Some(code);
         }
     }
+    None
 }
 
 fn broke_off(r: &mut Request, wire: &Wire, fault: &Fault) -> After {

@@ -5,12 +5,13 @@
 
 use super::body::{Fault, Pull, Whose};
 use super::client::Client;
+use super::finish::Ending;
 use super::life::Life;
 use super::phase::Verdict;
 use super::request::{Head, Request, Tally};
 use super::request_body::RequestBody;
 use super::send::{self, After};
-use super::{HttpConf, error_page, finish, phase, ssl, status};
+use super::{HttpConf, error_page, phase, ssl, status};
 use crate::event::census;
 use crate::io::{Chunk, Conn, Slice};
 use crate::proto::h1::{self, Framing, HeadError, HeadRules, KeepAlive, Progress, RequestHead};
@@ -27,6 +28,10 @@ use std::time::{Duration, Instant};
 const DRAIN_MAX_BYTES: u64 = 64 << 20;
 /// Bytes of a trailer.
 const TRAILER_MAX_BYTES: usize = 16 << 10;
+/// What tells a client to send its body.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// How many bytes of a discarded body are looked at before the reply is sent.
+const LOOK_AHEAD_BYTES: u64 = 64 << 10;
 /// Bytes read from the client for one chunk of a body.
 const BODY_READ_BYTES: usize = 16 << 10;
 
@@ -37,6 +42,8 @@ pub struct Wire {
     received: Cell<u64>,
     /// How long the client may idle: its last request's place says it.
     idle: Cell<Option<Duration>>,
+    /// The client waits for `100 Continue` before it sends the body.
+    expects: Cell<bool>,
 }
 
 /// Serves requests until the connection ends. `ahead` is what was read of it already.
@@ -46,6 +53,7 @@ pub async fn serve(client: Rc<Client>, http: Rc<HttpConf>, life: Rc<Life>, ahead
         ahead: RefCell::new(ahead),
         received: Cell::new(0),
         idle: Cell::new(None),
+        expects: Cell::new(false),
     });
     loop {
         let arrived = match next_head(&wire, &client, &life).await {
@@ -249,7 +257,7 @@ async fn one(
     let bad_path = place_uri(&mut r, &parsed);
     if let Some(ignored) = parsed.ignored.first() {
         log::info!(
-            &r,
+            &*r,
             "client sent invalid header line: \"{}\" while reading client request headers",
             log::Raw(r.head.text(*ignored))
         );
@@ -257,7 +265,7 @@ async fn one(
     give_back(parsed);
     let _held = (life.begin_request(), census::request());
     if bad_path {
-        log::info!(&r, "client sent invalid request while reading client request line");
+        log::info!(&*r, "client sent invalid request while reading client request line");
         finish_with(&mut r, 400);
     } else if let Some(code) = ssl::objection(&r) {
         phase::lead(&mut r, Verdict::Finish(code)).await;
@@ -267,7 +275,7 @@ async fn one(
     let after = send::reply(&mut r, wire, life).await;
     r.tally.received = r.head.wire_len + wire.received.replace(0);
     wire.idle.set(Some(r.place.location.core.keepalive_timeout));
-    finish::end(&mut r).await;
+    r.end().await;
     after
 }
 
@@ -285,12 +293,15 @@ fn begin(
     http: &Rc<HttpConf>,
     started: Instant,
     pipelined: bool,
-) -> Request {
+) -> Ending {
     let head = head_of(parsed, block);
     let server = client.address.server(&head.host).clone();
     let has_body = head.content_length.is_some_and(|n| n > 0) || head.chunked;
-    let body = match has_body {
-        true => RequestBody::unread(Box::new(Source::new(parsed, &head, wire, &server.root.core))),
+    let expects = head.version >= Version::Http11
+        && head.get(HeaderId::Expect).is_some_and(|e| e.eq_ignore_ascii_case(b"100-continue"));
+    wire.expects.set(expects);
+    let body = match has_body || expects {
+        true => RequestBody::unread(Box::new(Source::new(parsed, wire, &server.root.core))),
         false => RequestBody::default(),
     };
     let is_new = head.version >= Version::Http11;
@@ -308,7 +319,9 @@ fn begin(
         completed: false,
         pipelined,
     };
-    Request::new(http.clone(), client.clone(), Rc::new(head), server, body, tally, keep_alive)
+    let r =
+        Request::new(http.clone(), client.clone(), Rc::new(head), server, body, tally, keep_alive);
+    Ending::of(r)
 }
 
 fn head_of(parsed: &RequestHead, block: Vec<u8>) -> Head {
@@ -350,7 +363,6 @@ fn place_uri(r: &mut Request, parsed: &RequestHead) -> bool {
     if parsed.line.needs_normalising() {
         let merge = r.place.server.root.core.merge_slashes;
         if uri::normalise(path, merge, &mut uri).is_err() {
-            r.place.uri = path.to_vec();
             return true;
         }
     } else {
@@ -374,7 +386,7 @@ async fn refuse(bad: Refused, wire: &Rc<Wire>, client: &Rc<Client>, http: &Rc<Ht
         head.version = Version::Http10;
     }
     log::info!(
-        &r,
+        &*r,
         "{} while reading client request {}",
         error.sentence(r.head.fields.block()),
         if is_about_the_line(&error) { "line" } else { "headers" }
@@ -387,7 +399,7 @@ async fn refuse(bad: Refused, wire: &Rc<Wire>, client: &Rc<Client>, http: &Rc<Ht
     }
     r.keep_alive = false;
     let after = send::reply(&mut r, wire, &Life::apart()).await;
-    finish::end(&mut r).await;
+    r.end().await;
     if let After::Linger(rules) = after {
         linger(wire, rules).await;
     }
@@ -444,22 +456,17 @@ struct Source {
     body: h1::Body,
     deadline: event::Deadline,
     timeout: Duration,
-    wants_continue: bool,
     trailers: Option<super::Fields>,
     ended: bool,
 }
 
 impl Source {
-    fn new(parsed: &RequestHead, head: &Head, wire: &Rc<Wire>, core: &super::core::Loc) -> Source {
-        let expects = head.get(HeaderId::Expect).unwrap_or_default();
-        let wants_continue =
-            head.version >= Version::Http11 && expects.eq_ignore_ascii_case(b"100-continue");
+    fn new(parsed: &RequestHead, wire: &Rc<Wire>, core: &super::core::Loc) -> Source {
         Source {
             wire: wire.clone(),
             body: h1::Body::new(parsed.framing, TRAILER_MAX_BYTES),
             deadline: event::Deadline::never(),
             timeout: core.client_body_timeout,
-            wants_continue,
             trailers: None,
             ended: false,
         }
@@ -501,6 +508,12 @@ fn broken(e: h1::BodyError) -> Fault {
 
 impl Pull for Source {
     fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Fault>> {
+        if self.wire.expects.take()
+            && self.wire.ahead.borrow().is_empty()
+            && let Poll::Ready(Err(_)) = self.wire.conn.poll_write(cx, CONTINUE)
+        {
+            return Poll::Ready(Err(Fault::client(status::CLIENT_CLOSED, "")));
+        }
         if self.ended || self.body.has_ended() {
             self.end();
             return Poll::Ready(Ok(None));
@@ -513,12 +526,6 @@ impl Pull for Source {
                 if self.ended || self.body.has_ended() {
                     self.end();
                     return Poll::Ready(Ok(None));
-                }
-            }
-            if std::mem::take(&mut self.wants_continue) {
-                let line = b"HTTP/1.1 100 Continue\r\n\r\n";
-                if let Poll::Ready(Err(_)) = self.wire.conn.poll_write(cx, line) {
-                    return Poll::Ready(Err(Fault::client(status::CLIENT_CLOSED, "")));
                 }
             }
             if self.deadline.get().is_none() {
@@ -551,6 +558,22 @@ impl Pull for Source {
     fn trailers(&self) -> Option<&super::Fields> {
         self.trailers.as_ref()
     }
+}
+
+/// Looks at what the client has sent of a body that nobody wanted, before the reply is sent: what
+/// is wrong with it. A client that waits for leave to send gets it with a good answer only.
+pub(super) fn look_ahead(r: &mut Request, wire: &Wire) -> Option<Fault> {
+    if r.body.is_read() {
+        return None;
+    }
+    if wire.expects.get() && r.reply.status >= 300 {
+        wire.expects.set(false);
+        r.keep_alive &= r.head.content_length == Some(0);
+    }
+    if wire.expects.get() || !wire.ahead.borrow().is_empty() {
+        return r.body.drain_ready(LOOK_AHEAD_BYTES).err().filter(|fault| fault.status == 400);
+    }
+    None
 }
 
 /// Reads a body that nobody wanted off the connection; false if the connection cannot be kept.

@@ -5,11 +5,12 @@
 
 use super::body::{Body, Fault, Pull, Whose};
 use super::client::Client;
+use super::finish::Ending;
 use super::life::Life;
 use super::phase::Verdict;
 use super::request::{Head, Request, Tally};
 use super::request_body::RequestBody;
-use super::{Fields, HttpConf, error_page, finish, phase, send, ssl, status};
+use super::{Fields, HttpConf, error_page, phase, send, ssl, status};
 use crate::event::census;
 use crate::io::{Chunk, Conn, Slice};
 use crate::proto::h1::{Method, Span, Version};
@@ -101,8 +102,9 @@ pub async fn serve(
                 client.requests.set(client.requests.get() + 1);
                 let held = (open.begin_request(), life.begin_request(), census::request());
                 let stream = one(request, respond, client.clone(), http.clone(), limits);
+                let life = life.clone();
                 event::spawn(async move {
-                    stream.await;
+                    life.until_cut(stream).await;
                     drop(held);
                 });
             }
@@ -160,7 +162,8 @@ async fn one(
         completed: false,
         pipelined: false,
     };
-    let mut r = Request::new(http, client, Rc::new(head), server, body, tally, true);
+    let r = Request::new(http, client, Rc::new(head), server, body, tally, true);
+    let mut r = Ending::of(r);
     let (count, size) = r.place.server.root.core.large_client_header_buffers;
     let too_large = (r.head.wire_len > count * size)
         .then_some((status::HEADER_TOO_LARGE, "client sent too large header"));
@@ -168,17 +171,17 @@ async fn one(
     if let (None, Some(code)) = (&fault, ssl::objection(&r)) {
         phase::lead(&mut r, Verdict::Finish(code)).await;
         reply(&mut r, respond, limits).await;
-        return finish::end(&mut r).await;
+        return r.end().await;
     }
     match fault {
         Some((code, what)) => {
-            log::info!(&r, "{what}");
+            log::info!(&*r, "{what}");
             error_page::built_in(&mut r, code);
         }
         None => phase::run(&mut r).await,
     }
     reply(&mut r, respond, limits).await;
-    finish::end(&mut r).await;
+    r.end().await;
 }
 
 type Refusal = (u16, &'static str);
@@ -352,7 +355,7 @@ async fn reply(r: &mut Request, mut respond: SendResponse<Slice>, limits: Limits
     if r.reply.is_dropped {
         return respond.send_reset(Reason::REFUSED_STREAM);
     }
-    send::run_filters(r);
+    send::run_filters(r).await;
     let mut body = std::mem::take(&mut r.reply.body);
     if r.reply.head_only || r.is_head() || matches!(r.reply.status, 204 | 304) {
         body = Body::Empty;

@@ -4,8 +4,8 @@
 //! Runs in: pre-access.
 
 use crate::conf::*;
-use crate::event::{self, Zone, ZoneTable, zone_name_and_size};
-use crate::http::limits::{LEVELS, key_of, say};
+use crate::event::{Zone, ZoneTable, zone_name_and_size};
+use crate::http::limits::{LEVELS, hold_back, key_of, say};
 use crate::http::{Builtin, HttpModule, Merging, Phase, Pipeline, Request, Template, Verdict, var};
 use crate::{log, sys};
 use std::cell::OnceCell;
@@ -100,8 +100,7 @@ async fn limit_req(r: &mut Request, loc: &Loc) -> Verdict {
         return Verdict::Decline;
     }
     r.slots.of::<Outcome>().text = "DELAYED";
-    event::sleep(Duration::from_millis(wait_ms)).await;
-    Verdict::Decline
+    hold_back(r, Duration::from_millis(wait_ms)).await
 }
 
 fn reject(r: &mut Request, loc: &Loc, limit: &Limit, excess: u64) -> Verdict {

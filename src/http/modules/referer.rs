@@ -124,16 +124,27 @@ fn host_rule(text: &str) -> Result<Rule, Reason> {
     Ok(Rule::Host { host, path: path.to_owned() })
 }
 
+/// A shorter value names no page.
+const SHORTEST: usize = "http://i.ru".len();
+/// Longer hosts are nobody's.
+const HOST_MAX_BYTES: usize = 256;
+
 fn is_valid(r: &Request) -> bool {
     let loc = r.conf::<Referer>();
     let Some(valid) = &loc.valid else { return true };
     let Some(value) = r.header(HeaderId::Referer) else { return valid.none };
     let text = String::from_utf8_lossy(value);
     let lower = text.to_ascii_lowercase();
+    if value.len() < SHORTEST {
+        return valid.blocked;
+    }
     let scheme = ["http://", "https://"].iter().find(|s| lower.starts_with(**s));
     let Some(scheme) = scheme else { return valid.blocked };
     let rest = &text[scheme.len()..];
     let host_end = rest.find(['/', ':']).unwrap_or(rest.len());
+    if host_end > HOST_MAX_BYTES {
+        return false;
+    }
     let host = rest[..host_end].to_ascii_lowercase();
     let path = rest.find('/').map_or("", |at| &rest[at..]);
     if loc.server_names && is_own_name(r, &host) {

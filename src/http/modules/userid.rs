@@ -513,7 +513,7 @@ mod tests {
             "t=; expires=Thu, 31-Dec-37 23:55:55 GMT; domain=x.example; path=/; secure; \
              samesite=none"
         ));
-        let cookie = all[4..28].as_bytes().to_vec();
+        let cookie = all.as_bytes()[4..28].to_vec();
         let marked = Notes { cookie, ..Notes::default() };
         assert!(marked.is_marked(Some(b't')) && !marked.is_marked(Some(b'u')));
         assert_eq!(marked.got(), Some([1, 2, 3, 4]));
