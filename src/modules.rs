@@ -46,6 +46,8 @@ pub static HTTP: Modules = &[
     &Entry::<headers::Headers>::NEW,
     &Entry::<userid::UserId>::NEW,
     &Entry::<gunzip::Gunzip>::NEW,
+    &Entry::<sub_filter::SubFilter>::NEW,
+    &Entry::<addition::Addition>::NEW,
     &Entry::<http::charset::Charset>::NEW,
     &Entry::<gzip::Gzip>::NEW,
     &Entry::<range::Ranges>::NEW,

@@ -40,6 +40,7 @@ mod shipped;
 mod smuggling;
 mod static_files;
 mod subrequests;
+mod text_filters;
 mod tls_basics;
 mod tls_clients;
 mod try_files;

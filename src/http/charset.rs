@@ -1,11 +1,15 @@
-//! The character set of replies: what `Content-Type` says of them.
+//! The character set of replies: what `Content-Type` says of them, and recoding them.
 //!
-//! Reads: `charset`, `source_charset`, `override_charset`, `charset_types`.
-//! Runs as: header filter. Recoding between character sets (`charset_map`) is not done.
+//! Reads: `charset`, `source_charset`, `override_charset`, `charset_types`, `charset_map`.
+//! Runs as: header filter.
 
 use super::media_types::MediaTypes;
+use super::recode::{Maps, Recoder};
+use super::transform::Transformed;
 use super::{Filtered, HttpModule, Merging, Pipeline, Request, Template};
 use crate::conf::*;
+use crate::log;
+use crate::proto::header::HeaderId;
 use std::rc::Rc;
 
 /// The charset filter.
@@ -14,10 +18,12 @@ pub struct Charset;
 const WITH_IF: Context = ANY_HTTP | LIF;
 
 impl HttpModule for Charset {
-    type Main = ();
+    type Main = Maps;
     type RawLoc = RawLoc;
     type Loc = Loc;
 
+    const MAIN: &'static [Directive<Maps>] =
+        &[d("charset_map", HTTP, block(exactly(2), Maps::read))];
     #[rustfmt::skip]
     const LOC: &'static [Directive<RawLoc>] = &[
         d("charset",          WITH_IF,  call(exactly(1), |c, r| name(&mut c.charset, r))),
@@ -83,17 +89,19 @@ impl Default for Loc {
 }
 
 impl Loc {
-    /// A source in another charset would have to be recoded.
-    fn check(&self, _: &Merging) -> Result<(), Reason> {
+    /// What is known to be recoded needs a map.
+    fn check(&self, m: &Merging) -> Result<(), Reason> {
         let known = |t: &Option<Template>| {
             let text = t.as_ref().and_then(Template::constant)?;
-            Some(String::from_utf8_lossy(text).to_ascii_lowercase())
+            Some(String::from_utf8_lossy(text).into_owned())
         };
-        match (known(&self.source), known(&self.charset)) {
-            (Some(from), Some(to)) if from != to => Err(Reason::says(format!(
-                "no \"charset_map\" between the charsets \"{from}\" and \"{to}\""
-            ))),
-            _ => Ok(()),
+        let (Some(from), Some(to)) = (known(&self.source), known(&self.charset)) else {
+            return Ok(());
+        };
+        let maps = m.main::<Charset>().expect("finished before anything is merged");
+        match from.eq_ignore_ascii_case(&to) || maps.find(&from, &to).is_some() {
+            true => Ok(()),
+            false => Err(Reason::says(no_map(&from, &to))),
         }
     }
 }
@@ -127,14 +135,48 @@ pub fn is_utf8(r: &Request) -> bool {
 
 fn charset(loc: &Loc, r: &mut Request) -> Filtered {
     let Some(charset) = &loc.charset else { return Filtered::Pass };
-    let named = r.reply.charset.is_some()
-        || r.reply.content_type.as_deref().is_some_and(|media| media.contains("charset="));
-    if r.is_subrequest || named && !loc.override_it || !loc.types.holds(&r.reply) {
+    let in_type = r.reply.content_type.as_deref().is_some_and(|media| media.contains("charset="));
+    let fits = match r.reply.charset.is_some() || in_type {
+        true => loc.override_it,
+        false => loc.types.holds(&r.reply),
+    };
+    if r.is_subrequest || !fits || r.reply.content_type.is_none() {
         return Filtered::Pass;
     }
-    let name = charset.text(r);
-    if !name.is_empty() && name != "off" {
-        r.reply.charset = Some(name.into());
+    let to = charset.text(r);
+    if to.is_empty() {
+        return Filtered::Pass;
+    }
+    let own = r.reply.charset.as_deref().map(str::to_owned);
+    let from = own.or_else(|| loc.source.as_ref().map(|source| source.text(r).into()));
+    match from {
+        Some(from) if !from.eq_ignore_ascii_case(&to) => recode(r, &from, &to),
+        _ => name_it(r, &to),
     }
     Filtered::Pass
+}
+
+/// A redirect is not given a name: old browsers take it for the next page's.
+fn name_it(r: &mut Request, name: &str) {
+    r.reply.charset = (!matches!(r.reply.status, 301 | 302)).then(|| name.into());
+}
+
+fn recode(r: &mut Request, from: &str, to: &str) {
+    let maps = r.main::<Charset>().clone();
+    let Some(table) = maps.find(from, to) else {
+        return log::error!(&*r, "{}", no_map(from, to));
+    };
+    // What is packed cannot be recoded, and keeps its name.
+    if r.reply.fields.get(HeaderId::ContentEncoding).is_some_and(|coding| !coding.is_empty()) {
+        return;
+    }
+    name_it(r, to);
+    if !table.keeps_length() {
+        r.reply.length = None;
+    }
+    r.reply.body.wrap(|inner| Transformed::new(inner, Recoder::new(table.clone())));
+}
+
+fn no_map(from: &str, to: &str) -> String {
+    format!("no \"charset_map\" between the charsets \"{from}\" and \"{to}\"")
 }

@@ -34,6 +34,7 @@ pub mod modules;
 pub mod open_files;
 pub mod phase;
 pub mod place;
+pub mod recode;
 pub mod regex;
 pub mod reply;
 pub mod request;
@@ -46,7 +47,9 @@ mod serve_h2;
 pub mod service;
 pub mod ssl;
 pub mod status;
+pub mod subrequest;
 pub mod template;
+pub mod transform;
 pub mod upstream;
 pub mod variable;
 

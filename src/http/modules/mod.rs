@@ -3,6 +3,7 @@
 //! **Invariant:** no file here imports another one. Their order stands in `modules.rs`.
 
 pub mod access;
+pub mod addition;
 pub mod auth_basic;
 pub mod autoindex;
 pub mod auth_request;
@@ -29,5 +30,6 @@ pub mod secure_link;
 pub mod split_clients;
 pub mod static_file;
 pub mod stub_status;
+pub mod sub_filter;
 pub mod try_files;
 pub mod userid;

@@ -1,0 +1,138 @@
+//! `add_before_body`, `add_after_body`: other replies around a reply.
+//!
+//! Runs as: header filter, wraps the body. The additions are subrequests; the second one begins
+//! when the body is over.
+
+use crate::conf::*;
+use crate::http::media_types::MediaTypes;
+use crate::http::subrequest::Fetched;
+use crate::http::{Body, Fault, Fields, Filtered, HttpModule, Merging, Pipeline, Pull, Request};
+use crate::io::Chunk;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+/// The module.
+pub struct Addition;
+
+impl HttpModule for Addition {
+    type Main = ();
+    type RawLoc = RawLoc;
+    type Loc = Loc;
+
+    const LOC: &'static [Directive<RawLoc>] = &[
+        d("add_before_body", ANY_HTTP, text(|c| &mut c.before)),
+        d("add_after_body", ANY_HTTP, text(|c| &mut c.after)),
+        d("addition_types", ANY_HTTP, call(at_least(1), RawLoc::types)),
+    ];
+
+    fn merge(raw: RawLoc, up: &Loc, _: &mut Merging) -> Result<Loc, Reason> {
+        Ok(Loc {
+            before: raw.before.map_or_else(|| up.before.clone(), Rc::from),
+            after: raw.after.map_or_else(|| up.after.clone(), Rc::from),
+            types: raw.types.map_or_else(|| up.types.clone(), Rc::new),
+        })
+    }
+
+    fn install(loc: &Rc<Loc>, p: &mut Pipeline) {
+        if !loc.before.is_empty() || !loc.after.is_empty() {
+            let loc = loc.clone();
+            p.filter(move |r| add(&loc, r));
+        }
+    }
+}
+
+/// What was written.
+#[derive(Default)]
+pub struct RawLoc {
+    before: Option<String>,
+    after: Option<String>,
+    types: Option<MediaTypes>,
+}
+
+/// What is in force; an empty URI adds nothing.
+pub struct Loc {
+    before: Rc<str>,
+    after: Rc<str>,
+    types: Rc<MediaTypes>,
+}
+
+impl Default for Loc {
+    fn default() -> Loc {
+        let types = Rc::new(MediaTypes::of(&["text/html"]));
+        Loc { before: "".into(), after: "".into(), types }
+    }
+}
+
+impl RawLoc {
+    fn types(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        MediaTypes::read(&mut self.types, &["text/html"], r)
+    }
+}
+
+fn add(loc: &Loc, r: &mut Request) -> Filtered {
+    if r.reply.status != 200 || r.is_subrequest || !loc.types.holds(&r.reply) {
+        return Filtered::Pass;
+    }
+    r.reply.body_changes();
+    let fetched = |uri: &str| match uri {
+        "" => Body::Empty,
+        uri => {
+            let addition = r.subrequest(uri.as_bytes().to_vec(), Vec::new());
+            Body::Stream(Box::new(Fetched::new(addition)))
+        }
+    };
+    let (before, after) = (fetched(&loc.before), fetched(&loc.after));
+    r.reply.body.wrap(|body| Row { bodies: [before, body, after], at: 0 });
+    Filtered::Pass
+}
+
+/// Bodies one after another; the middle one is the reply's own.
+struct Row {
+    bodies: [Body; 3],
+    at: usize,
+}
+
+const OWN: usize = 1;
+
+impl Pull for Row {
+    fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Fault>> {
+        while let Some(body) = self.bodies.get_mut(self.at) {
+            if let Some(chunk) = ready!(body.poll_pull(cx))? {
+                return Poll::Ready(Ok(Some(chunk)));
+            }
+            self.at += 1;
+        }
+        Poll::Ready(Ok(None))
+    }
+
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Some(body) = self.bodies.get_mut(self.at) {
+            body.poll_ahead(cx);
+        }
+    }
+
+    fn wants_flush(&self) -> bool {
+        self.bodies.get(self.at).is_some_and(Body::wants_flush)
+    }
+
+    fn trailers(&self) -> Option<&Fields> {
+        self.bodies[OWN].trailers()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_follow_one_another() {
+        let bodies = ["a", "", "c"].map(|text| Body::bytes(text.as_bytes().to_vec()));
+        let mut row = Body::Stream(Box::new(Row { bodies, at: 0 }));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut all = Vec::new();
+        while let Poll::Ready(Ok(Some(chunk))) = row.poll_pull(&mut cx) {
+            chunk.append_to(&mut all).unwrap();
+        }
+        assert_eq!(all, b"ac");
+    }
+}
