@@ -148,7 +148,7 @@ fn charset(loc: &Loc, r: &mut Request) -> Filtered {
         return Filtered::Pass;
     }
     let own = r.reply.charset.as_deref().map(str::to_owned);
-    let from = own.or_else(|| loc.source.as_ref().map(|source| source.text(r).into()));
+    let from = own.or_else(|| loc.source.as_ref().map(|source| source.text(r)));
     match from {
         Some(from) if !from.eq_ignore_ascii_case(&to) => recode(r, &from, &to),
         _ => name_it(r, &to),
