@@ -32,6 +32,7 @@ mod proxy_settings;
 mod realip;
 mod referer;
 mod request_body;
+mod resolver;
 mod return_rewrite;
 mod secure_link;
 mod server_name;

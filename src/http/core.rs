@@ -7,12 +7,14 @@
 //! `connection_pool_size` …) are accepted: the structures here size themselves.
 
 use super::Request;
+use super::conf::Here;
 use super::error_page::ErrorPage;
 use super::module::{HttpModule, Level, Merging};
 use super::template::Template;
 use super::variable::Builtin;
 use crate::conf::*;
 use crate::log;
+use crate::upstream::resolver::{self, Resolver};
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -101,6 +103,8 @@ const LOC_TABLE: &[Directive<RawLoc>] = &[
     d("etag",                         ANY_HTTP, flag(|c| &mut c.etag)),
     d("post_action",                  WITH_IF,  text(|c| &mut c.post_action)),
     d("error_page",                   WITH_IF,  call(at_least(2), RawLoc::error_page)),
+    d("resolver",                     ANY_HTTP, call(at_least(1), RawLoc::resolver)),
+    d("resolver_timeout",             ANY_HTTP, call(exactly(1), RawLoc::resolver_timeout)),
     d("error_log",                    ANY_HTTP, call(at_least(1), RawLoc::error_log)),
 ];
 
@@ -157,6 +161,8 @@ pub struct RawLoc {
     etag: Option<bool>,
     post_action: Option<String>,
     error_pages: Vec<ErrorPage>,
+    resolver: Option<Rc<Resolver>>,
+    resolver_timeout: Option<Duration>,
     error_log: log::Spec,
 }
 
@@ -240,6 +246,8 @@ pub struct Loc {
     /// A URI or `@name`, handled when the reply has been sent.
     pub post_action: Option<Rc<str>>,
     pub error_pages: Rc<[ErrorPage]>,
+    pub resolver: Option<Rc<Resolver>>,
+    pub resolver_timeout: Duration,
     pub error_log: Option<log::Log>,
 }
 
@@ -308,6 +316,8 @@ impl Default for Loc {
             etag: true,
             post_action: None,
             error_pages: Rc::new([]),
+            resolver: None,
+            resolver_timeout: resolver::TIMEOUT,
             error_log: None,
         }
     }
@@ -390,6 +400,8 @@ fn merge(raw: RawLoc, up: &Loc, m: &mut Merging) -> Result<Loc, Reason> {
             true => up.error_pages.clone(),
             false => raw.error_pages.into(),
         },
+        resolver: raw.resolver.or_else(|| up.resolver.clone()),
+        resolver_timeout: raw.resolver_timeout.unwrap_or(up.resolver_timeout),
         error_log: match raw.error_log.is_empty() {
             true => up.error_log.clone(),
             false => Some(raw.error_log.into_log()),
@@ -427,6 +439,29 @@ fn sizing_hint(_: &mut RawLoc, r: &mut Reading) -> Result<(), Reason> {
 }
 
 impl RawLoc {
+    fn resolver(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        if self.resolver.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        let resolver = Resolver::read(r.args())?;
+        self.resolver = Some(resolver.clone());
+        if r.shelf.of::<Here>().level == Level::Http {
+            r.shelf.of::<resolver::Inherited>().resolver = Some(resolver);
+        }
+        Ok(())
+    }
+
+    fn resolver_timeout(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        if self.resolver_timeout.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        self.resolver_timeout = Some(value::milliseconds(r.arg(0)).ok_or(Reason::InvalidValue)?);
+        if r.shelf.of::<Here>().level == Level::Http {
+            r.shelf.of::<resolver::Inherited>().timeout = self.resolver_timeout;
+        }
+        Ok(())
+    }
+
     fn large_buffers(&mut self, r: &mut Reading) -> Result<(), Reason> {
         if self.large_client_header_buffers.is_some() {
             return Err(Reason::Duplicate);

@@ -3,7 +3,8 @@
 //! Reading order: `url` (what the configuration names) · `peer` (one address and how it fares) ·
 //! `group` (`upstream {}`: primary and backup peers) · `balance` and the methods `round_robin`,
 //! `least_conn`, `hash`, `random` · `pool` (idle connections) · `connect` (new ones) ·
-//! `block` (reads `upstream {}`) · `table` (all upstreams of a configuration) · `resolve` (DNS).
+//! `block` (reads `upstream {}`) · `table` (all upstreams of a configuration) ·
+//! `resolver` (DNS).
 //!
 //! Nothing here knows which protocol is spoken to a peer: `http/upstream` drives the exchange.
 //!
@@ -19,6 +20,7 @@ pub mod least_conn;
 pub mod peer;
 pub mod pool;
 pub mod random;
+pub mod resolver;
 pub mod round_robin;
 pub mod table;
 pub mod url;

@@ -4,12 +4,13 @@
 //! - [`Client`], [`Response`]: says exactly what a test says, byte for byte, over TCP, unix or TLS.
 //! - [`h2`]: HTTP/2, well-behaved and not.
 //! - [`Backend`]: an upstream server that echoes, or does what it was told, however rude.
-//! - [`Log`]: waits for a line. - [`procs`]: the process tree, by title.
+//! - [`Dns`]: a name server that says what a test tells it. - [`Log`]: waits for a line. - [`procs`]: the process tree, by title.
 //!
 //! **Invariant:** nothing here sleeps for luck. Every wait is for an event, with a deadline.
 
 mod backend;
 mod client;
+mod dns;
 pub mod h2;
 mod logs;
 mod ports;
@@ -20,6 +21,7 @@ pub mod tls;
 
 pub use backend::{Backend, Step};
 pub use client::{Client, Response};
+pub use dns::{Dns, Says};
 pub use logs::Log;
 pub use site::{Site, refuses_conf, warns_of_conf};
 pub use talk::matches;

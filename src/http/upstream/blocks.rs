@@ -5,10 +5,12 @@ use crate::conf::*;
 use crate::event::ZoneTable;
 use crate::http::{Builtin, HttpModule, Merging, Request, Template, keyed, var};
 use crate::log;
+use crate::sys::socket::Address;
 use crate::upstream::block::Plan;
 use crate::upstream::peer::{Options, Peer};
 use crate::upstream::round_robin::RoundRobin;
 use crate::upstream::{Named, Upstream, UpstreamTable, Url};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// The module.
@@ -76,14 +78,14 @@ impl Main {
     ///
     /// Errors: the status that ends the request; the reason was logged.
     pub async fn resolve(&self, r: &Request, url: &Url) -> Result<Rc<Upstream>, u16> {
-        let host = &url.host;
-        let Some(address) = &url.address else {
-            log::error!(r, "no resolver defined to resolve {host}");
-            return Err(502);
+        let addresses = match &url.address {
+            Some(address) => vec![address.clone()],
+            None => look_up(r, url).await?,
         };
-        let peer = Rc::new(Peer::new(address.clone(), host.as_str().into(), Options::default()));
-        let name = host.as_str().into();
-        Ok(Rc::new(Upstream::new(name, vec![peer], Box::new(RoundRobin), None)))
+        let host: Rc<str> = url.host.as_str().into();
+        let peer = |address| Rc::new(Peer::new(address, host.clone(), Options::default()));
+        let peers = addresses.into_iter().map(peer).collect();
+        Ok(Rc::new(Upstream::new(host.clone(), peers, Box::new(RoundRobin), None)))
     }
 
     /// The value of the key that `upstream` is balanced by; empty if it is not.
@@ -93,5 +95,25 @@ impl Main {
         }
         let found = self.keys.iter().find(|(named, _)| Rc::ptr_eq(named.get(), upstream));
         found.map(|(_, key)| key.value(r).into_owned()).unwrap_or_default()
+    }
+}
+
+/// The addresses of a name, from the location's resolver.
+async fn look_up(r: &Request, url: &Url) -> Result<Vec<Address>, u16> {
+    let (core, host) = (r.place.location.core.clone(), &url.host);
+    let Some(resolver) = &core.resolver else {
+        log::error!(r, "no resolver defined to resolve {host}");
+        return Err(502);
+    };
+    match resolver.hosts(host, core.resolver_timeout).await {
+        Ok(hosts) => {
+            let with_port = |ip: &IpAddr| Address::Inet((*ip, url.port).into());
+            Ok(hosts.addresses.iter().map(with_port).collect())
+        }
+        Err(e) => {
+            let name = host.strip_suffix('.').unwrap_or(host);
+            log::error!(r, "{name} could not be resolved ({e})");
+            Err(502)
+        }
     }
 }
