@@ -4,7 +4,8 @@
 //! - [`Client`], [`Response`]: says exactly what a test says, byte for byte, over TCP, unix or TLS.
 //! - [`h2`]: HTTP/2, well-behaved and not.
 //! - [`Backend`]: an upstream server that echoes, or does what it was told, however rude.
-//! - [`Dns`]: a name server that says what a test tells it. - [`Log`]: waits for a line. - [`procs`]: the process tree, by title.
+//! - [`Dns`]: a name server that says what a test tells it.
+//! - [`Log`]: waits for a line. - [`procs`]: the process tree, by title.
 //!
 //! **Invariant:** nothing here sleeps for luck. Every wait is for an event, with a deadline.
 
