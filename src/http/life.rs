@@ -3,7 +3,7 @@
 use crate::event;
 use std::cell::Cell;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -39,8 +39,7 @@ impl Life {
     }
 
     /// Runs a connection to its end, or until everything is cut.
-    pub async fn until_cut(&self, connection: impl Future<Output = ()>) {
-        let mut connection = pin!(connection);
+    pub async fn until_cut(&self, mut connection: Pin<&mut impl Future<Output = ()>>) {
         std::future::poll_fn(|cx| match self.cut.get() {
             true => Poll::Ready(()),
             false => connection.as_mut().poll(cx),

@@ -75,7 +75,7 @@ pub struct Reply {
     /// Who adds trailer fields at the end; the body is sent in a framing that can carry them.
     pub makes_trailers: Option<TrailerMaker>,
     /// The trailer fields that were sent.
-    pub trailers: Option<Fields>,
+    pub trailers: Option<Box<Fields>>,
 }
 
 impl Default for Reply {

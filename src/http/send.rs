@@ -51,7 +51,7 @@ pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> 
     }
     run_filters(r).await;
     if let Some(tunnel) = r.reply.tunnel.take() {
-        return upgrade(r, wire, tunnel).await;
+        return Box::pin(upgrade(r, wire, tunnel)).await;
     }
     decide_connection(r, life);
     let framing = frame(r);
@@ -123,7 +123,7 @@ fn broke_off(r: &mut Request, wire: &Wire, fault: &Fault) -> After {
 
 async fn settle(r: &mut Request) -> After {
     let core = r.place.location.core.clone();
-    if r.keep_alive && !r.body.is_read() && !serve_h1::drain(r).await {
+    if r.keep_alive && !r.body.is_read() && !Box::pin(serve_h1::drain(r)).await {
         r.keep_alive = false;
     }
     if r.keep_alive {
@@ -352,7 +352,7 @@ struct Sender {
     timeout: Duration,
     deadline: event::Deadline,
     rate: Rate,
-    trailers: Option<super::Fields>,
+    trailers: Option<Box<super::Fields>>,
 }
 
 impl Sender {
@@ -477,7 +477,7 @@ impl Sender {
             let trailers = trailers(r, &self.body);
             push_last_chunk(trailers.iter().map(|f| (f.name, f.value)), &mut end);
             self.chain.push(Chunk::Mem(Slice::from(end)));
-            self.trailers = Some(trailers).filter(|t| !t.is_empty());
+            self.trailers = Some(Box::new(trailers)).filter(|t| !t.is_empty());
         }
         Ok(())
     }

@@ -327,8 +327,15 @@ fn begin(
 fn head_of(parsed: &RequestHead, block: Vec<u8>) -> Head {
     let host = match parsed.authority {
         Some(authority) => {
-            let name = String::from_utf8_lossy(authority.name.of(&block));
-            if authority.has_upper { name.to_ascii_lowercase().into() } else { (&*name).into() }
+            let name = authority.name.of(&block);
+            let mut name = match std::str::from_utf8(name) {
+                Ok(name) => name.to_owned(),
+                Err(_) => String::from_utf8_lossy(name).into_owned(),
+            };
+            if authority.has_upper {
+                name.make_ascii_lowercase();
+            }
+            name.into_boxed_str()
         }
         None => Box::default(),
     };

@@ -385,7 +385,7 @@ async fn reply(r: &mut Request, mut respond: SendResponse<Slice>, limits: Limits
         Sender { stream: &mut stream, body, deadline, timeout, limits, sent: 0, trailers };
     let result = sender.run(r).await;
     r.tally.sent += sender.sent;
-    r.reply.trailers = Some(sender.trailers).filter(|t| !t.is_empty());
+    r.reply.trailers = Some(Box::new(sender.trailers)).filter(|t| !t.is_empty());
     match result {
         Ok(()) => r.tally.completed = true,
         Err(fault) => {

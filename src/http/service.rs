@@ -16,6 +16,7 @@ use crate::{log, sys, tls};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 
 /// What `http {}` does in the processes of the tree.
@@ -99,14 +100,15 @@ pub fn next_serial() -> u64 {
 async fn serve(accepted: Accepted, bound: Rc<Bound>, conf: Rc<HttpConf>, life: Rc<Life>) {
     let Accepted { socket, peer, slot } = accepted;
     let held = (life.begin_connection(), census::connection());
-    let connection = async {
+    // What happens once has a block of its own: an idle connection does not carry it along.
+    let mut connection = pin!(async {
         let waiting = census::arriving(false);
-        if let Some((client, ahead)) = meet(socket, peer, &bound).await {
+        if let Some((client, ahead)) = Box::pin(meet(socket, peer, &bound)).await {
             drop(waiting);
             talk(Rc::new(client), ahead, conf, life.clone()).await;
         }
-    };
-    life.until_cut(connection).await;
+    });
+    life.until_cut(connection.as_mut()).await;
     drop((held, slot));
 }
 

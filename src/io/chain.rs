@@ -26,6 +26,9 @@ use super::{Chunk, Conn, OpenFile, SCRATCH_BYTES, Slice, with_scratch};
 const PIECES_MAX: usize = 64;
 /// File ranges up to this are read and sent with what is before them.
 const READ_MAX: u64 = 4 << 10;
+/// Pieces that are no longer than this together are copied into one: `send` of one buffer costs
+/// less than the copy and `sendmsg`.
+const JOIN_MAX: u64 = 4 << 10;
 /// The kernel holds the head back for a file range up to this.
 const HELD_MAX: u64 = 32 << 10;
 
@@ -237,6 +240,11 @@ fn poll_pieces(
 ) -> Poll<io::Result<u64>> {
     let sent = if conn.is_secure() {
         ready!(conn.poll_write_vectored(cx, pieces))?
+    } else if pieces.len() > 1 && total(pieces) <= JOIN_MAX {
+        ready!(with_scratch(|scratch| {
+            let end = join(pieces, scratch);
+            conn.stream().poll_send(cx, &scratch[..end], more)
+        }))?
     } else {
         ready!(conn.stream().poll_send_vectored(cx, pieces, more))?
     };
@@ -244,6 +252,16 @@ fn poll_pieces(
         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
     }
     Poll::Ready(Ok(sent as u64))
+}
+
+/// Copies the pieces to the front of `to`, which has room for them; says where they end.
+fn join(pieces: &[IoSlice<'_>], to: &mut [u8]) -> usize {
+    let mut end = 0;
+    for piece in pieces {
+        to[end..end + piece.len()].copy_from_slice(piece);
+        end += piece.len();
+    }
+    end
 }
 
 /// Reads the range and writes it with the pieces before it.
@@ -254,13 +272,20 @@ fn poll_with_read(
     range: &Range<'_>,
 ) -> Poll<io::Result<u64>> {
     with_scratch(|scratch| {
-        let wanted = range.len.min(SCRATCH_BYTES as u64) as usize;
-        let read = range.file.read_at(&mut scratch[..wanted], range.at)?;
+        // A head of usual size stands before the bytes that are read: one piece leaves.
+        let joined = total(head) <= JOIN_MAX;
+        let start = if joined { join(head, scratch) } else { 0 };
+        let wanted = range.len.min((SCRATCH_BYTES - start) as u64) as usize;
+        let read = range.file.read_at(&mut scratch[start..start + wanted], range.at)?;
         if read == 0 {
             return Poll::Ready(Err(truncated()));
         }
+        let bytes = IoSlice::new(&scratch[..start + read]);
+        if joined {
+            return poll_pieces(conn, cx, &[bytes], false);
+        }
         let mut pieces: Pieces<'_> = head.iter().map(|piece| IoSlice::new(piece)).collect();
-        pieces.push(IoSlice::new(&scratch[..read]));
+        pieces.push(bytes);
         poll_pieces(conn, cx, &pieces, false)
     })
 }

@@ -9,6 +9,8 @@ use crate::log;
 use crate::proto::h1::{Field, ReplyHead, Version};
 use crate::proto::header::HeaderId;
 use crate::proto::{date, escape, uri};
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// What the head asks of us beyond being passed on.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -130,14 +132,33 @@ fn pass_on<T: Talk>(
     }
 }
 
+/// A `Content-Type`, its charset apart.
+#[derive(Clone, Default)]
+struct ContentType {
+    written: Box<[u8]>,
+    media: Rc<str>,
+    charset: Option<Box<str>>,
+}
+
+thread_local! {
+    /// The last one: an upstream says the same again and again.
+    static LAST_TYPE: RefCell<ContentType> = RefCell::default();
+}
+
 /// `Content-Type`, its charset apart.
 fn content_type(r: &mut Request, value: &[u8]) {
-    let text = String::from_utf8_lossy(value);
-    let (media, charset) = split_charset(&text);
-    r.reply.content_type = Some(media.into());
-    if let (Some(charset), None) = (charset, &r.reply.charset) {
-        r.reply.charset = Some(charset.into());
-    }
+    LAST_TYPE.with_borrow_mut(|last| {
+        if *last.written != *value {
+            let text = String::from_utf8_lossy(value);
+            let (media, charset) = split_charset(&text);
+            let (media, charset) = (media.into(), charset.map(Into::into));
+            *last = ContentType { written: value.into(), media, charset };
+        }
+        r.reply.content_type = Some(last.media.clone());
+        if r.reply.charset.is_none() {
+            r.reply.charset.clone_from(&last.charset);
+        }
+    });
 }
 
 /// `text/html; charset=utf-8` → `text/html`, `utf-8`.

@@ -220,6 +220,13 @@ impl Trip {
         {
             return Ok(kept);
         }
+        // Rare where connections are kept, and large: in a block of its own.
+        Box::pin(self.connect(r, turn, tag)).await
+    }
+
+    /// A new connection to the peer.
+    async fn connect(&mut self, r: &Request, turn: &Turn, tag: Tag) -> Result<Box<Kept>, Broken> {
+        let pool = self.route.upstream.pool.as_ref();
         let rules = &self.route.rules;
         let departure = match &rules.bind {
             None => Departure::default(),
@@ -340,7 +347,7 @@ impl Trip {
         if let Some(verdict) = self.divert(r, &talk, &head_bytes, &rules) {
             let mut body = talk.body();
             let whole = body.has_ended() && bytes.is_empty();
-            r.slots.of::<Trail>().keep_head(talk.take_head(), compact(&head_bytes, false));
+            r.slots.of::<Trail>().keep_head(talk.into_head(), compact(&head_bytes, false));
             let _ = body.closed();
             if whole && line.keeps {
                 line.kept.release();
@@ -350,7 +357,7 @@ impl Trip {
         }
         let steering = answer::fill(r, &talk, &head_bytes, &rules);
         if talk.head().status == 101 && talk.may_upgrade(r) {
-            r.slots.of::<Trail>().keep_head(talk.take_head(), compact(&head_bytes, true));
+            r.slots.of::<Trail>().keep_head(talk.into_head(), compact(&head_bytes, true));
             r.reply.tunnel = Some(tunnel::tunnel(Join {
                 kept: line.kept,
                 turn: line.turn,
@@ -367,7 +374,7 @@ impl Trip {
         }
         let frame = talk.body();
         let is_whole = self.body(r, &rules, line, frame, bytes, buffered);
-        r.slots.of::<Trail>().keep_head(talk.take_head(), compact(&head_bytes, !is_whole));
+        r.slots.of::<Trail>().keep_head(talk.into_head(), compact(&head_bytes, !is_whole));
         Verdict::Reply
     }
 

@@ -39,8 +39,8 @@ pub trait Talk {
     /// The head, once it is whole. Spans refer to the bytes that were read.
     fn head(&self) -> &ReplyHead;
 
-    /// Takes the head away, for the variables.
-    fn take_head(&mut self) -> SpareHead;
+    /// The head, kept for the variables when the talk is over.
+    fn into_head(self) -> SpareHead;
 
     /// Begins to read the body.
     fn body(&mut self) -> Self::Body;

@@ -72,7 +72,8 @@ pub struct Trail {
     attempts: SmallVec<[Option<Rc<Attempt>>; 2]>,
     note: Option<Note>,
     head: Option<SeenHead>,
-    trailers: Rc<RefCell<Option<Fields>>>,
+    /// Made when a body that may end with some is passed on.
+    trailers: Option<Rc<RefCell<Option<Fields>>>>,
 }
 
 /// What the log says of the upstream: `http://192.0.2.1:80/uri`.
@@ -129,8 +130,8 @@ impl Trail {
     }
 
     /// Where the body puts its trailer.
-    pub fn trailers(&self) -> Rc<RefCell<Option<Fields>>> {
-        self.trailers.clone()
+    pub fn trailers(&mut self) -> Rc<RefCell<Option<Fields>>> {
+        self.trailers.get_or_insert_default().clone()
     }
 }
 
@@ -228,7 +229,8 @@ pub fn http(r: &Request, key: &str, out: &mut Vec<u8>) -> bool {
 /// `$upstream_trailer_NAME`
 pub fn trailer(r: &Request, key: &str, out: &mut Vec<u8>) -> bool {
     let Some(trail) = r.slots.get::<Trail>() else { return false };
-    let trailers = trail.trailers.borrow();
+    let Some(trailers) = &trail.trailers else { return false };
+    let trailers = trailers.borrow();
     let mut found = false;
     for field in trailers.iter().flat_map(Fields::iter).filter(|f| is_named(f.name, key)) {
         if std::mem::replace(&mut found, true) {

@@ -74,8 +74,8 @@ impl Talk for HttpTalk {
         &self.head
     }
 
-    fn take_head(&mut self) -> SpareHead {
-        std::mem::replace(&mut self.head, SpareHead::take())
+    fn into_head(self) -> SpareHead {
+        self.head
     }
 
     fn body(&mut self) -> Body {
