@@ -349,11 +349,9 @@ fn bind(order: Vec<Socket>, mut by_address: HashMap<Socket, Gathering>) -> Vec<R
     let mut covered: Vec<(SocketAddr, SocketAddr, Rc<Address>)> = Vec::new();
     for key in order {
         let gathering = by_address.remove(&key).expect("each key once");
-        let address = Rc::new(Address {
-            listen: Rc::new(gathering.listen.clone()),
-            default: gathering.default.unwrap_or(gathering.first),
-            names: gathering.names,
-        });
+        let default = gathering.default.unwrap_or(gathering.first);
+        let address = Address::new(gathering.listen.clone(), default, gathering.names);
+        let address = Rc::new(address);
         let wild =
             key.inet().and_then(|a| wildcards.iter().find(|w| covers(&a, w)).map(|w| (a, *w)));
         match wild {

@@ -5,11 +5,13 @@
 //! the order of things is written in one place.
 
 use super::Request;
-use super::place::{Sought, URI_CHANGES_MAX, find_location};
+use super::place::{Location, Sought, URI_CHANGES_MAX, find_location};
 use super::reply::LocalBoxFuture;
 use super::rewrite::{self, Flow};
 use super::{error_page, finish, limits, status};
 use crate::log;
+use std::rc::Rc;
+use std::time::Duration;
 
 /// The life of a request. This list is the only place where the order is written.
 ///
@@ -127,6 +129,14 @@ impl Pipeline {
         self.slash
     }
 
+    /// The handlers of a phase in order; of a place with its own content handler, that one.
+    fn handlers(&self, phase: Phase) -> &[Handler] {
+        match &self.content {
+            Some(own) if phase == Phase::Content => std::slice::from_ref(own),
+            _ => &self.handlers[phase as usize],
+        }
+    }
+
     /// The header filters in order.
     pub(super) fn filters(&self) -> &[HeaderFilter] {
         &self.filters
@@ -142,8 +152,7 @@ impl Pipeline {
 /// 444: then the connection is closed without one.
 pub async fn run(r: &mut Request) {
     r.client.address.clone().capture_host(r);
-    let first = post_read(r).await;
-    lead(r, first).await;
+    Walk::at(Phase::PostRead, r).lead(r, None).await;
 }
 
 /// Leads a subrequest to its reply; its client is known already.
@@ -154,85 +163,215 @@ pub async fn run_subrequest(r: &mut Request) {
     }
 }
 
-pub(super) async fn lead(r: &mut Request, mut verdict: Verdict) {
-    loop {
-        verdict = match verdict {
-            Verdict::Reply => return,
-            Verdict::Finish(status) => match error_page::finish(r, status) {
-                error_page::Next::Send => return,
-                error_page::Next::Go(next) => next,
-            },
-            Verdict::Restart => from_server(r).await,
-            Verdict::Named(name) => match enter_named(r, &name) {
-                Ok(()) => from_location(r).await,
-                Err(status) => Verdict::Finish(status),
-            },
-            // Nobody answered.
-            Verdict::Decline | Verdict::Settle => no_content(r),
+/// Goes on with what somebody outside the phases decided.
+pub(super) async fn lead(r: &mut Request, verdict: Verdict) {
+    Walk::at(Phase::Content, r).lead(r, Some(verdict)).await;
+}
+
+/// A request on its way through the phases. All of it is plain code but for the handlers that
+/// wait: a request that is woken finds its handler at once.
+struct Walk {
+    /// Whose handlers are asked.
+    location: Rc<Location>,
+    phase: Phase,
+    /// The handler of the phase that is asked next.
+    next: usize,
+    /// `satisfy any`: the refusal so far, or 0.
+    denied: u16,
+    /// `auth_delay`, when a refusal is due.
+    delay: Option<Duration>,
+}
+
+/// How a walk goes on.
+enum Step {
+    /// The reply is made.
+    Over,
+    /// The handler before `next` is to be asked, and awaited.
+    Ask,
+    /// The verdict counts after a while.
+    Delay(Duration, Verdict),
+}
+
+impl Walk {
+    fn at(phase: Phase, r: &Request) -> Walk {
+        Walk { location: r.place.location.clone(), phase, next: 0, denied: 0, delay: None }
+    }
+
+    async fn lead(mut self, r: &mut Request, mut ended: Option<Verdict>) {
+        loop {
+            ended = match self.go_on(r, ended) {
+                Step::Over => return,
+                Step::Ask => {
+                    let location = self.location.clone();
+                    let Some(Handler::Async(handler)) = self.asked(&location.pipeline) else {
+                        unreachable!("only a handler that waits is left to be asked");
+                    };
+                    let said = handler(r).await;
+                    self.weigh(r, said)
+                }
+                Step::Delay(time, verdict) => {
+                    let waited = Box::pin(limits::hold_back(r, time)).await;
+                    let is_over = waited == Verdict::Decline;
+                    Some(if is_over { verdict } else { Verdict::Finish(status::CLIENT_CLOSED) })
+                }
+            };
+        }
+    }
+
+    /// The handler that was taken last.
+    fn asked<'a>(&self, pipeline: &'a Pipeline) -> Option<&'a Handler> {
+        pipeline.handlers(self.phase).get(self.next - 1)
+    }
+
+    /// Goes on as far as nobody has to wait. `ended`: what a phase ended with, if it did.
+    fn go_on(&mut self, r: &mut Request, mut ended: Option<Verdict>) -> Step {
+        loop {
+            ended = match ended {
+                Some(verdict) => match self.delay.take() {
+                    Some(time) => return Step::Delay(time, verdict),
+                    None => match verdict {
+                        Verdict::Reply => return Step::Over,
+                        Verdict::Finish(status) => match error_page::finish(r, status) {
+                            error_page::Next::Send => return Step::Over,
+                            error_page::Next::Go(next) => Some(next),
+                        },
+                        Verdict::Restart => self.from_server(r),
+                        Verdict::Named(name) => match enter_named(r, &name) {
+                            Ok(()) => self.from_location(r),
+                            Err(status) => Some(Verdict::Finish(status)),
+                        },
+                        // Nobody answered.
+                        Verdict::Decline | Verdict::Settle => Some(no_content(r)),
+                    },
+                },
+                None => match self.location.pipeline.handlers(self.phase).get(self.next) {
+                    Some(Handler::Sync(handler)) => {
+                        self.next += 1;
+                        let said = handler(r);
+                        self.weigh(r, said)
+                    }
+                    Some(Handler::Async(_)) => {
+                        self.next += 1;
+                        return Step::Ask;
+                    }
+                    None => self.leave_phase(r),
+                },
+            };
+        }
+    }
+
+    /// What a handler said: `None` if others are to be asked.
+    fn weigh(&mut self, r: &mut Request, said: Verdict) -> Option<Verdict> {
+        match said {
+            Verdict::Decline => None,
+            said if self.phase == Phase::Access => self.weigh_access(r, said),
+            Verdict::Settle => self.leave_phase(r),
+            ended => Some(ended),
+        }
+    }
+
+    /// `satisfy all`: everybody must allow; `satisfy any`: one who allows is enough.
+    fn weigh_access(&mut self, r: &mut Request, said: Verdict) -> Option<Verdict> {
+        let any = r.place.location.core.satisfy_any;
+        match said {
+            Verdict::Settle if any => {
+                r.reply.fields.remove(crate::proto::header::HeaderId::WwwAuthenticate);
+                self.denied = 0;
+                self.leave_phase(r)
+            }
+            Verdict::Settle => None,
+            Verdict::Finish(status @ (401 | 403)) if any => {
+                if self.denied != 401 {
+                    self.denied = status;
+                }
+                None
+            }
+            Verdict::Finish(401) => Some(self.refuse(r, 401)),
+            ended => Some(ended),
+        }
+    }
+
+    /// Every handler of the phase was asked, or one settled it.
+    fn leave_phase(&mut self, r: &mut Request) -> Option<Verdict> {
+        let denied = std::mem::take(&mut self.denied);
+        self.next = 0;
+        self.phase = match self.phase {
+            Phase::PostRead => return Some(Verdict::Restart),
+            Phase::PreAccess if r.is_subrequest => Phase::PreContent,
+            Phase::PreAccess => Phase::Access,
+            Phase::Access if denied != 0 => return Some(self.refuse(r, denied)),
+            Phase::Access => Phase::PreContent,
+            Phase::PreContent => Phase::Content,
+            Phase::Content => return Some(Verdict::Decline),
         };
+        None
     }
-}
 
-/// The first phase happens once, on the server's level.
-async fn post_read(r: &mut Request) -> Verdict {
-    let level = r.place.location.clone();
-    for handler in &level.pipeline.handlers[Phase::PostRead as usize] {
-        match ask(handler, r).await {
-            Verdict::Decline => {}
-            Verdict::Settle => break,
-            ended => return ended,
+    /// Access is denied. `auth_delay`: guessing passwords takes time.
+    fn refuse(&mut self, r: &Request, status: u16) -> Verdict {
+        let delay = r.place.location.core.auth_delay;
+        match status {
+            403 => log::error!(r, "access forbidden by rule"),
+            _ => self.delay = (!delay.is_zero()).then_some(delay),
         }
+        Verdict::Finish(status)
     }
-    Verdict::Restart
-}
 
-/// From the server's rewrites on: the start of a request and of every internal redirect.
-async fn from_server(r: &mut Request) -> Verdict {
-    r.place.location = r.place.server.root.clone();
-    r.place.uri_changed = false;
-    let server = r.place.location.clone();
-    if let Flow::Done(verdict) = rewrite::run(&server.rewrites, r) {
-        return verdict;
-    }
-    find(r).await
-}
-
-/// From finding the location on.
-async fn find(r: &mut Request) -> Verdict {
-    loop {
+    /// From the server's rewrites on: the start of a request and of every internal redirect.
+    fn from_server(&mut self, r: &mut Request) -> Option<Verdict> {
+        let server = r.place.server.root.clone();
+        r.place.location = server.clone();
         r.place.uri_changed = false;
-        if find_location(r) == Sought::NeedsSlash {
-            return rewrite::redirect_to_slash(r);
+        if let Flow::Done(verdict) = rewrite::run(&server.rewrites, r) {
+            return Some(verdict);
         }
-        if let Some(refused) = enter_location(r) {
-            return Verdict::Finish(refused);
+        self.find(r)
+    }
+
+    /// From finding the location on.
+    fn find(&mut self, r: &mut Request) -> Option<Verdict> {
+        loop {
+            r.place.uri_changed = false;
+            if find_location(r) == Sought::NeedsSlash {
+                return Some(rewrite::redirect_to_slash(r));
+            }
+            if let Some(refused) = enter_location(r) {
+                return Some(Verdict::Finish(refused));
+            }
+            let location = r.place.location.clone();
+            if let Flow::Done(verdict) = rewrite::run(&location.rewrites, r) {
+                return Some(verdict);
+            }
+            if !r.place.uri_changed {
+                return self.enter_phases(r);
+            }
+            if !spend_uri_change(r) {
+                return Some(Verdict::Finish(500));
+            }
         }
+    }
+
+    /// From the location's own rewrites on: named locations.
+    fn from_location(&mut self, r: &mut Request) -> Option<Verdict> {
         let location = r.place.location.clone();
         if let Flow::Done(verdict) = rewrite::run(&location.rewrites, r) {
-            return verdict;
+            return Some(verdict);
         }
         if !r.place.uri_changed {
-            return phases(r).await;
+            return self.enter_phases(r);
         }
         if !spend_uri_change(r) {
-            return Verdict::Finish(500);
+            return Some(Verdict::Finish(500));
         }
+        self.find(r)
     }
-}
 
-/// From the location's own rewrites on: named locations.
-async fn from_location(r: &mut Request) -> Verdict {
-    let location = r.place.location.clone();
-    if let Flow::Done(verdict) = rewrite::run(&location.rewrites, r) {
-        return verdict;
+    /// The location is found: its handlers are asked.
+    fn enter_phases(&mut self, r: &mut Request) -> Option<Verdict> {
+        limit_except(r);
+        *self = Walk::at(Phase::PreAccess, r);
+        None
     }
-    if !r.place.uri_changed {
-        return phases(r).await;
-    }
-    if !spend_uri_change(r) {
-        return Verdict::Finish(500);
-    }
-    find(r).await
 }
 
 /// Checks what must hold in a location that was just found; the status if it does not.
@@ -253,74 +392,6 @@ fn enter_location(r: &mut Request) -> Option<u16> {
     None
 }
 
-async fn phases(r: &mut Request) -> Verdict {
-    limit_except(r);
-    let location = r.place.location.clone();
-    for handler in &location.pipeline.handlers[Phase::PreAccess as usize] {
-        match ask(handler, r).await {
-            Verdict::Decline => {}
-            Verdict::Settle => break,
-            ended => return ended,
-        }
-    }
-    if !r.is_subrequest
-        && let Some(refused) = access(r, &location.pipeline).await
-    {
-        return refused;
-    }
-    for phase in [Phase::PreContent, Phase::Content] {
-        let own = location.pipeline.content.as_ref().filter(|_| phase == Phase::Content);
-        if let Some(own) = own {
-            return ask(own, r).await;
-        }
-        for handler in &location.pipeline.handlers[phase as usize] {
-            match ask(handler, r).await {
-                Verdict::Decline => {}
-                Verdict::Settle => break,
-                ended => return ended,
-            }
-        }
-    }
-    Verdict::Decline
-}
-
-/// `satisfy all`: everybody must allow; `satisfy any`: one who allows is enough.
-async fn access(r: &mut Request, pipeline: &Pipeline) -> Option<Verdict> {
-    let any = r.place.location.core.satisfy_any;
-    let mut denied = 0;
-    for handler in &pipeline.handlers[Phase::Access as usize] {
-        match ask(handler, r).await {
-            Verdict::Decline => {}
-            Verdict::Settle if any => {
-                r.reply.fields.remove(crate::proto::header::HeaderId::WwwAuthenticate);
-                return None;
-            }
-            Verdict::Settle => {}
-            Verdict::Finish(status @ (401 | 403)) if any => {
-                if denied != 401 {
-                    denied = status;
-                }
-            }
-            Verdict::Finish(401) => return Some(delay_refusal(r).await),
-            ended => return Some(ended),
-        }
-    }
-    if denied == 403 {
-        log::error!(&*r, "access forbidden by rule");
-    }
-    if denied == 401 {
-        return Some(delay_refusal(r).await);
-    }
-    (denied != 0).then_some(Verdict::Finish(denied))
-}
-
-/// `auth_delay`: guessing passwords takes time.
-async fn delay_refusal(r: &mut Request) -> Verdict {
-    let delay = r.place.location.core.auth_delay;
-    let is_over = delay.is_zero() || limits::hold_back(r, delay).await == Verdict::Decline;
-    Verdict::Finish(if is_over { 401 } else { status::CLIENT_CLOSED })
-}
-
 /// `limit_except`: other methods are handled by the block's own level.
 fn limit_except(r: &mut Request) {
     let location = r.place.location.clone();
@@ -328,13 +399,6 @@ fn limit_except(r: &mut Request) {
         && !free.contains(&r.method)
     {
         r.place.location = limited.clone();
-    }
-}
-
-async fn ask(handler: &Handler, r: &mut Request) -> Verdict {
-    match handler {
-        Handler::Sync(handler) => handler(r),
-        Handler::Async(handler) => handler(r).await,
     }
 }
 

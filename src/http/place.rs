@@ -1,6 +1,7 @@
 //! Where a request is handled: address → server → location.
 
 use super::core;
+use super::listen::Listen;
 use super::module::Confs;
 use super::phase::Pipeline;
 use super::regex::Regex;
@@ -60,11 +61,13 @@ impl Place {
 /// A listening address with its virtual servers.
 pub struct Address {
     /// What `listen` said.
-    pub listen: Rc<super::listen::Listen>,
+    pub listen: Rc<Listen>,
     /// The server for hosts that no name matches.
     pub default: Rc<Server>,
-    /// The others by name.
+    /// All by name.
     pub names: ServerNames,
+    /// Every name is the default's: none is looked up.
+    has_one_server: bool,
 }
 
 /// One `server {}`.
@@ -294,6 +297,12 @@ impl ServerNames {
         self.regexes.push((regex, server.clone()));
     }
 
+    fn all(&self) -> impl Iterator<Item = &Rc<Server>> {
+        let plain = [&self.exact, &self.suffixes, &self.prefixes];
+        let by_regex = self.regexes.iter().map(|(_, server)| server);
+        plain.into_iter().flat_map(HashMap::values).chain(by_regex)
+    }
+
     /// Whether there is any name.
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty()
@@ -335,6 +344,12 @@ impl ServerNames {
 }
 
 impl Address {
+    /// An address whose servers are known.
+    pub(super) fn new(listen: Listen, default: Rc<Server>, names: ServerNames) -> Address {
+        let has_one_server = names.all().all(|server| Rc::ptr_eq(server, &default));
+        Address { listen: Rc::new(listen), default, names, has_one_server }
+    }
+
     /// Puts the captures of the expression that chose the request's server into the request.
     pub fn capture_host(&self, r: &Request) {
         if !self.names.regexes.is_empty()
@@ -347,6 +362,9 @@ impl Address {
 
     /// The server for `host` (lower case, without port; empty if there was none).
     pub fn server(&self, host: &str) -> &Rc<Server> {
+        if self.has_one_server {
+            return &self.default;
+        }
         self.names
             .by_name(host)
             .or_else(|| self.names.by_regex(host).map(|(_, server)| server))

@@ -12,6 +12,8 @@ use crate::io::{Chain, Chunk, Slice};
 use crate::proto::h1::{CHUNK_END, ChunkHead, Method, Version, push_last_chunk};
 use crate::proto::header::HeaderId;
 use crate::{event, log, sys};
+use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -55,13 +57,21 @@ pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> 
     }
     decide_connection(r, life);
     let framing = frame(r);
-    let head = write_head(r, framing);
     let mut body = std::mem::take(&mut r.reply.body);
     if r.reply.head_only || r.is_head() {
         body = Body::Empty;
     }
-    r.reply.head_sent = true;
-    r.tally.head_sent = head.len() as u64;
+    let head = match send_small(r, wire, framing, &mut body) {
+        Ok(head) => head,
+        Err(e) => {
+            let what = format!("send() failed{}", log::Os(&e));
+            return broke_off(r, wire, &Fault::client(status::CLIENT_CLOSED, what));
+        }
+    };
+    if head.is_empty() && body.is_empty() && framing != Ends::Chunked {
+        r.tally.completed = true;
+        return settle(r).await;
+    }
     let mut sender = Sender::new(r, head, body, framing);
     let sent = std::future::poll_fn(|cx| sender.poll(r, wire, cx)).await;
     r.tally.sent = sender.sent;
@@ -80,6 +90,56 @@ fn refuse_body(r: &mut Request, fault: &Fault) {
     if r.reply.status < 300 {
         error_page::built_in(r, fault.status);
     }
+}
+
+thread_local! {
+    /// Where heads are written.
+    static DRAFT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A draft that grew beyond this is not kept.
+const DRAFT_MAX: usize = 64 << 10;
+/// A head and a body that are no longer than this together leave at once, in one call.
+const SMALL_MAX: usize = 4 << 10;
+
+/// Writes the head, and sends it if it and the whole body are small and nothing bounds their rate;
+/// then `body` is taken. Gives what is still to be sent of the head (and of such a body).
+fn send_small(r: &mut Request, wire: &Wire, ends: Ends, body: &mut Body) -> io::Result<Slice> {
+    let mut draft = DRAFT.take();
+    draft.clear();
+    write_head(r, ends, &mut draft);
+    r.reply.head_sent = true;
+    r.tally.head_sent = draft.len() as u64;
+    let mut sent = 0;
+    if is_small(r, wire, ends, body, draft.len()) {
+        if let Body::Whole(Chunk::Mem(bytes)) = std::mem::take(body) {
+            draft.extend_from_slice(&bytes);
+        }
+        match wire.conn().stream().try_write(&draft, false) {
+            Ok(n) => sent = n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+        r.tally.sent = sent as u64;
+    }
+    let rest = if sent == draft.len() { Slice::EMPTY } else { Slice::copy_from(&draft[sent..]) };
+    if draft.capacity() <= DRAFT_MAX {
+        DRAFT.set(draft);
+    }
+    Ok(rest)
+}
+
+fn is_small(r: &Request, wire: &Wire, ends: Ends, body: &Body, head: usize) -> bool {
+    let fits = match body {
+        Body::Empty => ends != Ends::Chunked,
+        Body::Whole(Chunk::Mem(bytes)) => {
+            ends == Ends::Length(bytes.len() as u64) && head + bytes.len() <= SMALL_MAX
+        }
+        _ => false,
+    };
+    fits && !wire.conn().is_secure()
+        && r.place.location.core.limit_rate.is_none()
+        && r.slots.get::<RateOverride>().is_none()
 }
 
 /// Runs the header filters of the place. One that wants another answer gets it from `error_page`
@@ -149,7 +209,7 @@ fn decide_connection(r: &mut Request, life: &Life) {
     let core = &r.place.location.core;
     let client = &r.client;
     let spent = client.requests.get() >= core.keepalive_requests
-        || event::now().duration_since(client.started) >= core.keepalive_time
+        || event::now() >= client.started + core.keepalive_time
         || core.keepalive_timeout.is_zero();
     if spent || r.reply.close || life.is_quitting() || is_disabled_browser(r) {
         r.keep_alive = false;
@@ -208,18 +268,18 @@ fn frame(r: &mut Request) -> Ends {
 // ---- the head ------------------------------------------------------------------------------
 
 /// The status line and fields, in nginx's order.
-fn write_head(r: &mut Request, ends: Ends) -> Vec<u8> {
+fn write_head(r: &mut Request, ends: Ends, out: &mut Vec<u8>) {
     make_location_absolute(r);
     let reply = &r.reply;
     if r.head.version == Version::Http09 {
-        return Vec::new();
+        return;
     }
-    let mut out = Vec::with_capacity(192 + reply.fields.wire_len());
-    status_line(reply, &mut out);
+    out.reserve(256 + reply.fields.wire_len());
+    status_line(reply, out);
     let core = &r.place.location.core;
     if !reply.keeps_server {
         line(
-            &mut out,
+            out,
             "Server",
             if core.server_tokens { status::SERVER } else { status::SERVER_SHORT }.as_bytes(),
         );
@@ -229,8 +289,8 @@ fn write_head(r: &mut Request, ends: Ends) -> Vec<u8> {
         out.extend_from_slice(sys::time::http_date().as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    content_fields(reply, ends, &mut out);
-    connection_fields(r, ends, &mut out);
+    content_fields(reply, ends, out);
+    connection_fields(r, ends, out);
     for field in reply.fields.iter() {
         out.extend_from_slice(field.name);
         out.extend_from_slice(b": ");
@@ -238,7 +298,6 @@ fn write_head(r: &mut Request, ends: Ends) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
-    out
 }
 
 /// `$sent_http_location` is what the client gets.
@@ -356,11 +415,9 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(r: &Request, head: Vec<u8>, body: Body, ends: Ends) -> Sender {
+    fn new(r: &Request, head: Slice, body: Body, ends: Ends) -> Sender {
         let mut chain = Chain::new();
-        if !head.is_empty() {
-            chain.push(Chunk::Mem(Slice::from(head)));
-        }
+        chain.push(Chunk::Mem(head));
         let left = match ends {
             Ends::Length(length) if !(r.reply.head_only || r.is_head()) => Some(length),
             Ends::Nothing => Some(0),
@@ -374,7 +431,7 @@ impl Sender {
             left,
             ended,
             broken: None,
-            sent: 0,
+            sent: r.tally.sent,
             timeout: r.place.location.core.send_timeout,
             deadline: event::Deadline::never(),
             rate: Rate::of(r),
@@ -567,10 +624,11 @@ pub struct RateOverride(pub u64);
 
 /// Sends a 101 and hands the connection over.
 async fn upgrade(r: &mut Request, wire: &Rc<Wire>, tunnel: super::reply::Tunnel) -> After {
-    let head = write_head(r, Ends::Nothing);
+    let mut head = Vec::new();
+    write_head(r, Ends::Nothing, &mut head);
     r.tally.head_sent = head.len() as u64;
     r.reply.head_sent = true;
-    let mut sender = Sender::new(r, head, Body::Empty, Ends::Nothing);
+    let mut sender = Sender::new(r, Slice::from(head), Body::Empty, Ends::Nothing);
     if let Err(fault) = std::future::poll_fn(|cx| sender.poll(r, wire, cx)).await {
         return broke_off(r, wire, &fault);
     }

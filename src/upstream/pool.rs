@@ -198,8 +198,7 @@ impl Pool {
 
     fn put(self: &Rc<Pool>, mut kept: Box<Kept>) {
         let now = event::now();
-        let spent = kept.requests >= self.rules.requests
-            || now.duration_since(kept.opened) > self.rules.time;
+        let spent = kept.requests >= self.rules.requests || now > kept.opened + self.rules.time;
         if spent || self.rules.limit == 0 || !kept.conn.is_quiet() {
             return;
         }

@@ -55,7 +55,7 @@ pub struct Line {
     /// The peer's turn, over with the reply.
     pub turn: Turn,
     /// What is left of the request.
-    pub upload: Option<Upload>,
+    pub upload: Option<Box<Upload>>,
     /// The peer keeps the connection afterwards.
     pub keeps: bool,
     /// The client is watched: without it there is no use in reading on.

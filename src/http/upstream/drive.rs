@@ -65,7 +65,7 @@ enum Broken {
 struct Arrived {
     kept: Box<Kept>,
     turn: Turn,
-    upload: Option<Upload>,
+    upload: Option<Box<Upload>>,
     bytes: Slice,
     head_len: usize,
 }
@@ -166,7 +166,7 @@ impl Trip {
             Ok(kept) => kept,
             Err(broken) => return Err(self.leave_broken(r, turn, broken)),
         };
-        self.attempt.connect_time.set(Some(self.attempt.elapsed()));
+        self.attempt.connect();
         talk.reset();
         let mut exchange = Exchange::new(self, r, &kept);
         let read = std::future::poll_fn(|cx| exchange.poll(talk, cx)).await;
@@ -176,7 +176,7 @@ impl Trip {
         match read {
             Ok(head_len) => {
                 let bytes = input.map(Buf::freeze).unwrap_or_default();
-                let upload = (!upload.is_done()).then_some(upload);
+                let upload = (!upload.is_done()).then(|| Box::new(upload));
                 Ok(Arrived { kept, turn, upload, bytes, head_len })
             }
             Err(broken) => {
@@ -298,8 +298,7 @@ impl Trip {
     /// Whether the reply is to be tried elsewhere.
     fn judge<T: Talk>(&self, r: &Request, talk: &T, arrived: &Arrived) -> Option<Failed> {
         let code = talk.head().status;
-        self.attempt.header_time.set(Some(self.attempt.elapsed()));
-        self.attempt.status.set(code);
+        self.attempt.read_head(code);
         if code < 300 || self.ask.tries <= 1 {
             return None;
         }

@@ -8,11 +8,12 @@ use std::ops::{Deref, DerefMut};
 const KEPT: usize = 64;
 
 thread_local! {
-    static SPARE: RefCell<Vec<ReplyHead>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "the boxes move in and out, not what is in them")]
+    static SPARE: RefCell<Vec<Box<ReplyHead>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A parser that goes back to the others when it is dropped.
-pub struct SpareHead(Option<ReplyHead>);
+pub struct SpareHead(Option<Box<ReplyHead>>);
 
 impl SpareHead {
     /// One that has read nothing.

@@ -9,21 +9,21 @@ use crate::proto::header::HeaderId;
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// One try at one peer. Times count from its beginning.
+/// One try at one peer.
 pub struct Attempt {
     /// `$upstream_addr`: the peer's address, or the upstream's name if nobody could be asked.
     pub peer: RefCell<Rc<str>>,
     started: Instant,
     /// The reply's status, or what stands for it.
     pub status: Cell<u16>,
-    /// Until the connection stood.
-    pub connect_time: Cell<Option<Duration>>,
-    /// Until the head was read.
-    pub header_time: Cell<Option<Duration>>,
-    /// Until the end.
-    pub response_time: Cell<Option<Duration>>,
+    /// When the connection stood.
+    connected: Cell<Option<Instant>>,
+    /// When the head was read.
+    head_read: Cell<Option<Instant>>,
+    /// When it was over.
+    ended: Cell<Option<Instant>>,
     /// Bytes of the reply's body, as framed.
     pub response_length: Cell<u64>,
     /// Bytes read.
@@ -38,18 +38,24 @@ impl Attempt {
             peer: RefCell::new(peer),
             started: crate::event::now(),
             status: Cell::new(0),
-            connect_time: Cell::new(None),
-            header_time: Cell::new(None),
-            response_time: Cell::new(None),
+            connected: Cell::new(None),
+            head_read: Cell::new(None),
+            ended: Cell::new(None),
             response_length: Cell::new(0),
             received: Cell::new(0),
             sent: Cell::new(0),
         }
     }
 
-    /// The time since it began.
-    pub fn elapsed(&self) -> Duration {
-        crate::event::now().duration_since(self.started)
+    /// The connection stands.
+    pub fn connect(&self) {
+        self.connected.set(Some(crate::event::now()));
+    }
+
+    /// The head was read, with this status.
+    pub fn read_head(&self, status: u16) {
+        self.head_read.set(Some(crate::event::now()));
+        self.status.set(status);
     }
 
     /// Counts bytes read.
@@ -59,8 +65,8 @@ impl Attempt {
 
     /// It is over.
     pub fn end(&self) {
-        if self.response_time.get().is_none() {
-            self.response_time.set(Some(self.elapsed()));
+        if self.ended.get().is_none() {
+            self.ended.set(Some(crate::event::now()));
         }
     }
 }
@@ -185,17 +191,17 @@ pub fn status(r: &Request, out: &mut Vec<u8>) -> bool {
 
 /// `$upstream_connect_time`
 pub fn connect_time(r: &Request, out: &mut Vec<u8>) -> bool {
-    each(r, out, |a, out| time(a.connect_time.get(), out))
+    each(r, out, |a, out| time(a, a.connected.get(), out))
 }
 
 /// `$upstream_header_time`
 pub fn header_time(r: &Request, out: &mut Vec<u8>) -> bool {
-    each(r, out, |a, out| time(a.header_time.get(), out))
+    each(r, out, |a, out| time(a, a.head_read.get(), out))
 }
 
 /// `$upstream_response_time`
 pub fn response_time(r: &Request, out: &mut Vec<u8>) -> bool {
-    each(r, out, |a, out| time(a.response_time.get(), out))
+    each(r, out, |a, out| time(a, a.ended.get(), out))
 }
 
 /// `$upstream_response_length`
@@ -272,9 +278,10 @@ fn number(n: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
-/// Seconds with milliseconds.
-fn time(time: Option<Duration>, out: &mut Vec<u8>) {
-    let Some(time) = time else { return out.push(b'-') };
+/// Seconds with milliseconds from the try's beginning.
+fn time(attempt: &Attempt, until: Option<Instant>, out: &mut Vec<u8>) {
+    let Some(until) = until else { return out.push(b'-') };
+    let time = until.duration_since(attempt.started);
     number(time.as_secs(), out);
     let ms = time.subsec_millis();
     let digit = |n: u32| b'0' + (n % 10) as u8;

@@ -12,6 +12,8 @@ const GATHER_BYTES: u64 = 64 << 10;
 
 /// What is sent to one peer.
 pub struct Upload {
+    /// A head without a body; otherwise it is the first of `chain`.
+    head: Slice,
     chain: Chain,
     source: Option<Body>,
     chunked: bool,
@@ -34,16 +36,33 @@ pub enum UploadFault {
 impl Upload {
     /// Sends `head` and `body`.
     pub fn kept(head: Slice, body: &[Chunk]) -> Upload {
-        let mut chain = Chain::new();
-        chain.push(Chunk::Mem(head));
-        body.iter().for_each(|chunk| chain.push(chunk.clone()));
-        Upload { chain, source: None, chunked: false, allowed: None, done: false, begun: false }
+        let mut upload = Upload {
+            head,
+            chain: Chain::new(),
+            source: None,
+            chunked: false,
+            allowed: None,
+            done: false,
+            begun: false,
+        };
+        if !body.is_empty() {
+            upload.begin_chain();
+            body.iter().for_each(|chunk| upload.chain.push(chunk.clone()));
+        }
+        upload
+    }
+
+    fn begin_chain(&mut self) {
+        self.chain.push(Chunk::Mem(std::mem::take(&mut self.head)));
     }
 
     /// Sends `head` and then what `source` gives, at most `limit` bytes (0: no limit).
     pub fn streamed(head: Slice, source: Body, chunked: bool, limit: u64) -> Upload {
         let allowed = (limit > 0).then_some(limit);
-        Upload { source: Some(source), chunked, allowed, ..Upload::kept(head, &[]) }
+        let mut upload =
+            Upload { source: Some(source), chunked, allowed, ..Upload::kept(head, &[]) };
+        upload.begin_chain();
+        upload
     }
 
     /// Whether everything was sent.
@@ -65,6 +84,12 @@ impl Upload {
     ) -> Poll<Result<(), UploadFault>> {
         if self.done {
             return Poll::Ready(Ok(()));
+        }
+        while !self.head.is_empty() {
+            self.begun = true;
+            let sent = ready!(conn.poll_write(cx, &self.head)).map_err(UploadFault::Write)?;
+            self.head.advance_by(sent);
+            attempt.sent.set(attempt.sent.get() + sent as u64);
         }
         loop {
             if self.source.is_some() {

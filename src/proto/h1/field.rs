@@ -44,7 +44,11 @@ pub(crate) fn read_line(bytes: &[u8], start: usize, underscores: bool) -> Line {
 /// is a valid one then, and its bytes need not be looked at one by one.
 #[inline(always)]
 pub(crate) fn read_known(bytes: &[u8], start: usize) -> Option<(Field, usize)> {
-    let block = Block::new(bytes.get(start..)?.first_chunk()?);
+    let chunk = bytes.get(start..)?.first_chunk()?;
+    if chunk[0] <= b' ' {
+        return None;
+    }
+    let block = Block::new(chunk);
     let name_end = match block.equals(b':') {
         0 => far_colon(bytes, start),
         colons => start + colons.trailing_zeros() as usize,
@@ -69,8 +73,10 @@ pub(crate) fn read_known(bytes: &[u8], start: usize) -> Option<(Field, usize)> {
 /// The colon behind a long name, or `start` if no known name could end there.
 #[inline(never)]
 fn far_colon(bytes: &[u8], start: usize) -> usize {
-    let end = bytes.len().min(start + KNOWN_MAX);
-    bytes[start..end].iter().position(|&b| b == b':').map_or(start, |length| start + length)
+    match Block::at(bytes, start + Block::LEN).equals(b':') {
+        0 => start,
+        colons => start + Block::LEN + colons.trailing_zeros() as usize,
+    }
 }
 
 /// Any line, looked at byte by byte.
@@ -157,9 +163,6 @@ fn line_end(bytes: &[u8], at: usize, line: impl FnOnce(usize) -> Line) -> Line {
         (_, Some(_)) => Line::Bad(at + 1),
     }
 }
-
-/// Within how many bytes the colon of a known name stands.
-const KNOWN_MAX: usize = 32;
 
 const STOP: u8 = 1;
 const UNDERSCORE: u8 = 2;
