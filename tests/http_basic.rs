@@ -245,6 +245,23 @@ nginx_test!(
 );
 
 nginx_test!(
+    a_head_has_its_time_however_it_trickles,
+    "
+    server { client_header_timeout 400ms; location / { return 200 hi; } }",
+    |t| {
+        let mut client = t.connect();
+        client.ask("GET / | Host: a").expect("200 hi");
+        let begun = std::time::Instant::now();
+        client.send("GET / HTTP/1.1\r\nHost: ");
+        while client.try_send(b"x").is_ok() && begun.elapsed().as_secs() < 20 {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert!(begun.elapsed().as_secs() < 20, "every byte bought time");
+        t.error_log().expect("[info] *client timed out (110: Connection timed out) while reading client request headers");
+    }
+);
+
+nginx_test!(
     lingering_close_reads_what_is_still_sent,
     "
     server { client_max_body_size 10; lingering_timeout 1s;

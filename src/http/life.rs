@@ -77,12 +77,16 @@ impl Life {
         Held::new(self, |life| &life.requests)
     }
 
-    /// How long to wait for the client: `limit`, but only `grace` from the moment the worker was
-    /// told to quit if the connection is idle.
-    pub fn patience(self: &Rc<Life>, idle: bool, limit: Duration, grace: Duration) -> Patience {
-        let deadline = event::Deadline::after(limit);
+    /// Waits for the client until `deadline`, which the connection keeps, but only for `grace`
+    /// from the moment the worker was told to quit if the connection is idle.
+    pub fn patience<'a>(
+        self: &'a Rc<Life>,
+        deadline: &'a event::Deadline,
+        idle: bool,
+        grace: Duration,
+    ) -> Patience<'a> {
         let held = idle.then(|| Held::new(self, |life| &life.waiting));
-        Patience { deadline, grace, life: self.clone(), held }
+        Patience { deadline, grace, life: self, held }
     }
 }
 
@@ -111,14 +115,14 @@ impl Drop for Held {
 pub struct OutOfPatience;
 
 /// A bounded wait for a client.
-pub struct Patience {
-    deadline: event::Deadline,
+pub struct Patience<'a> {
+    deadline: &'a event::Deadline,
     grace: Duration,
-    life: Rc<Life>,
+    life: &'a Life,
     held: Option<Held>,
 }
 
-impl Patience {
+impl Patience<'_> {
     /// Waits for `future` as long as there is patience.
     pub async fn bound<F: Future>(self, future: F) -> Result<F::Output, OutOfPatience> {
         let mut future = pin!(future);

@@ -12,6 +12,13 @@ use std::rc::Rc;
 /// A future on the worker's thread.
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
+/// Makes a future where it will live: what it does not hold yet is not copied.
+#[inline(always)]
+pub fn in_place<F>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    let place = Box::new_uninit();
+    Box::into_pin(Box::write(place, make()))
+}
+
 /// What happens on the connection after a 101: it gets the connection and what the client sent
 /// already, and ends when either side has.
 pub type Tunnel = Box<dyn FnOnce(Rc<Conn>, Vec<u8>) -> LocalBoxFuture<'static, TunnelBytes>>;
@@ -109,9 +116,19 @@ impl Default for Reply {
 
 impl Reply {
     /// Empties the reply for a new answer; what concerns the connection stays.
+    ///
+    /// In place and field by field: most replies are reset when they are empty still.
     pub fn reset(&mut self) {
-        let (close, status_override) = (self.close, self.status_override);
-        *self = Reply { close, status_override, ..Reply::default() };
+        self.status = 0;
+        self.fields.clear();
+        self.length = None;
+        (self.reason, self.content_type, self.charset, self.etag) = (None, None, None, None);
+        self.last_modified = None;
+        self.body = Body::Empty;
+        (self.tunnel, self.makes_trailers, self.trailers) = (None, None, None);
+        (self.allow_ranges, self.is_upstream_range) = (false, false);
+        (self.head_only, self.is_dropped, self.is_judged) = (false, false, false);
+        (self.head_sent, self.keeps_server, self.keeps_date) = (false, false, false);
     }
 
     /// Forgets what described the old body: a filter that changes bytes calls it.
@@ -145,5 +162,76 @@ impl Request {
         self.reply.length = body.len();
         self.reply.content_type = content_type.map(Into::into);
         self.reply.body = body;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What [`Reply`]'s default is, told by naming every field: a new one must be reset too.
+    fn is_empty(reply: &Reply) -> bool {
+        let Reply {
+            status,
+            reason,
+            fields,
+            length,
+            content_type,
+            charset,
+            last_modified,
+            etag,
+            allow_ranges,
+            is_upstream_range,
+            body,
+            head_only,
+            is_dropped,
+            close: _,
+            is_judged,
+            tunnel,
+            status_override: _,
+            head_sent,
+            keeps_server,
+            keeps_date,
+            makes_trailers,
+            trailers,
+        } = reply;
+        let flags = [allow_ranges, is_upstream_range, head_only, is_dropped, is_judged, head_sent];
+        *status == 0
+            && (reason.is_none() && content_type.is_none() && charset.is_none() && etag.is_none())
+            && (fields.is_empty() && fields.block().is_empty() && body.is_empty())
+            && (length.is_none() && last_modified.is_none())
+            && (tunnel.is_none() && makes_trailers.is_none() && trailers.is_none())
+            && !(flags.into_iter().any(|flag| *flag) || *keeps_server || *keeps_date)
+    }
+
+    #[test]
+    fn a_reset_reply_is_empty_but_for_what_concerns_the_connection() {
+        let mut reply = Reply {
+            status: 200,
+            reason: Some("Fine".into()),
+            length: Some(1),
+            content_type: Some("a/b".into()),
+            charset: Some("utf-8".into()),
+            last_modified: Some(1),
+            etag: Some("\"1\"".into()),
+            allow_ranges: true,
+            is_upstream_range: true,
+            body: Body::bytes(vec![1]),
+            head_only: true,
+            is_dropped: true,
+            close: true,
+            is_judged: true,
+            status_override: 404,
+            head_sent: true,
+            keeps_server: true,
+            keeps_date: true,
+            trailers: Some(Box::default()),
+            makes_trailers: Some(Box::new(|_, _| {})),
+            ..Reply::default()
+        };
+        reply.fields.push(HeaderId::Age, b"1");
+        reply.reset();
+        assert!(is_empty(&reply) && reply.close && reply.status_override == 404);
+        assert!(is_empty(&Reply::default()));
     }
 }

@@ -8,6 +8,7 @@ use super::client::Client;
 use super::finish::Ending;
 use super::life::Life;
 use super::phase::Verdict;
+use super::reply::in_place;
 use super::request::{Head, Request, Tally};
 use super::request_body::RequestBody;
 use super::send::{self, After};
@@ -44,6 +45,8 @@ pub struct Wire {
     idle: Cell<Option<Duration>>,
     /// The client waits for `100 Continue` before it sends the body.
     expects: Cell<bool>,
+    /// Bounds the wait for a head.
+    deadline: event::Deadline,
 }
 
 /// Serves requests until the connection ends. `ahead` is what was read of it already.
@@ -54,6 +57,7 @@ pub async fn serve(client: Rc<Client>, http: Rc<HttpConf>, life: Rc<Life>, ahead
         received: Cell::new(0),
         idle: Cell::new(None),
         expects: Cell::new(false),
+        deadline: event::Deadline::never(),
     });
     loop {
         let arrived = match next_head(&wire, &client, &life).await {
@@ -64,7 +68,7 @@ pub async fn serve(client: Rc<Client>, http: Rc<HttpConf>, life: Rc<Life>, ahead
             }
             Arrival::Over => return,
         };
-        let after = Box::pin(one(arrived, &wire, &client, &http, &life)).await;
+        let after = in_place(|| one(arrived, &wire, &client, &http, &life)).await;
         match after {
             After::Keep => {}
             After::Close => return,
@@ -135,12 +139,18 @@ async fn next_head(wire: &Rc<Wire>, client: &Rc<Client>, life: &Rc<Life>) -> Arr
             None => debug_assert!(partial.is_some() || bytes.is_empty()),
         }
     }
-    let is_first = client.requests.get() == 0;
+    let mut idle = partial.is_none() && client.requests.get() > 0;
+    wire.deadline.set_after(match idle {
+        true => wire.idle.get().unwrap_or(core.keepalive_timeout),
+        false => core.client_header_timeout,
+    });
     loop {
-        let idle = partial.is_none() && !is_first;
-        let idle_limit = wire.idle.get().unwrap_or(core.keepalive_timeout);
-        let limit = if idle { idle_limit } else { core.client_header_timeout };
-        let patience = life.patience(idle, limit, core.keepalive_min_timeout);
+        // A head has its time from its first byte on, however many reads it takes.
+        if idle && partial.is_some() {
+            idle = false;
+            wire.deadline.set_after(core.client_header_timeout);
+        }
+        let patience = life.patience(&wire.deadline, idle, core.keepalive_min_timeout);
         let _counted = census::arriving(partial.is_some());
         let read = std::future::poll_fn(|cx| {
             wire.conn.poll_read_with(cx, io::SCRATCH_BYTES, |bytes| match bytes {

@@ -75,6 +75,7 @@ pub async fn serve(
     };
     let open = Rc::new(Life::default());
     let mut closing = false;
+    let deadline = event::Deadline::never();
     loop {
         let spent = client.requests.get() >= core.keepalive_requests
             || event::now().duration_since(client.started) >= core.keepalive_time;
@@ -85,8 +86,8 @@ pub async fn serve(
         let idle = open.requests() == 0;
         let first = client.requests.get() == 0;
         let limit = if first { core.client_header_timeout } else { core.keepalive_timeout };
-        let patience =
-            life.patience(idle, if idle { limit } else { FAR }, core.keepalive_min_timeout);
+        deadline.set_after(if idle { limit } else { FAR });
+        let patience = life.patience(&deadline, idle, core.keepalive_min_timeout);
         let _counted = idle.then(|| census::arriving(false));
         let next = std::future::poll_fn(|cx| {
             if life.is_quitting() && !closing {

@@ -87,7 +87,8 @@ impl Client {
         }
     }
 
-    fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    /// As `send`; an error tells that the server has closed.
+    pub fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let stream = self.stream();
         stream.write_all(bytes).and_then(|()| stream.flush())
     }

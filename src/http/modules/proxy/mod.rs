@@ -12,6 +12,7 @@ mod target;
 
 use crate::conf::*;
 use crate::http::conf::Here;
+use crate::http::reply::in_place;
 use crate::http::upstream::{self, RawRules, RawSecure, Rules, Secure, Upstreams};
 use crate::http::upstream::{Route, upstream_ssl_rows};
 use crate::http::{
@@ -62,7 +63,7 @@ impl HttpModule for Proxy {
         }
         if loc.pass.is_some() {
             let loc = loc.clone();
-            p.content(Handler::Async(Box::new(move |r| Box::pin(proxy(loc.clone(), r)))));
+            p.content(Handler::Async(Box::new(move |r| in_place(|| proxy(loc.clone(), r)))));
         }
     }
 }
