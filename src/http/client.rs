@@ -36,9 +36,14 @@ pub struct Client {
     pub proxy: Option<Rc<ProxyHeader>>,
     /// The socket, for `$tcpinfo_*` and resets.
     pub conn: Rc<Conn>,
+    /// The host that was asked for last: the next request mostly asks for the same.
+    pub last_host: RefCell<Rc<str>>,
     /// What modules remember as long as the connection lasts.
-    pub slots: RefCell<Slots>,
+    pub slots: RefCell<Option<Box<Slots>>>,
 }
+
+/// Longer hosts are not kept: no name of the DNS is longer.
+const HOST_KEPT_MAX: usize = 255;
 
 /// The client's address, with its text made once.
 #[derive(Clone, Debug)]
@@ -69,6 +74,21 @@ impl Client {
     /// The client's address as text.
     pub fn peer_text(&self) -> Rc<str> {
         self.peer.borrow().text.clone()
+    }
+
+    /// `name` of a head as a text in lower case; one text for requests that name the same.
+    pub fn host(&self, name: &[u8], has_upper: bool) -> Rc<str> {
+        let mut last = self.last_host.borrow_mut();
+        if last.as_bytes() == name && !has_upper {
+            return last.clone();
+        }
+        let mut host = String::from_utf8_lossy(name).into_owned();
+        host.make_ascii_lowercase();
+        let host: Rc<str> = host.into();
+        if host.len() <= HOST_KEPT_MAX {
+            *last = host.clone();
+        }
+        host
     }
 
     /// The client's IP address; `None` on unix sockets.

@@ -3,9 +3,9 @@
 use crate::event;
 use std::cell::Cell;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Shared by all connections of a worker.
@@ -123,21 +123,14 @@ pub struct Patience<'a> {
 }
 
 impl Patience<'_> {
-    /// Waits for `future` as long as there is patience.
-    pub async fn bound<F: Future>(self, future: F) -> Result<F::Output, OutOfPatience> {
-        let mut future = pin!(future);
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(done) = future.as_mut().poll(cx) {
-                return Poll::Ready(Ok(done));
+    /// Ready when it is over. To be polled after what is waited for.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<OutOfPatience> {
+        if let (Some(since), Some(_)) = (self.life.quitting.get(), &self.held) {
+            let end = since + self.grace;
+            if self.deadline.get().is_none_or(|at| at > end) {
+                self.deadline.set(end);
             }
-            if let (Some(since), Some(_)) = (self.life.quitting.get(), &self.held) {
-                let end = since + self.grace;
-                if self.deadline.get().is_none_or(|at| at > end) {
-                    self.deadline.set(end);
-                }
-            }
-            self.deadline.poll(cx).map(|()| Err(OutOfPatience))
-        })
-        .await
+        }
+        self.deadline.poll(cx).map(|()| OutOfPatience)
     }
 }

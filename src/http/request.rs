@@ -36,7 +36,7 @@ pub struct Head {
     /// `$request_uri`: the target as it was sent, without scheme and host.
     pub target: Span,
     /// The host in lower case, without port; from the target or the Host field.
-    pub host: Box<str>,
+    pub host: Rc<str>,
     /// `$request_port`: the port that was written behind the host, or 0.
     pub port: u16,
     /// `$request_id`, made when somebody asks for it.

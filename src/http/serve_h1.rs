@@ -153,12 +153,16 @@ async fn next_head(wire: &Rc<Wire>, client: &Rc<Client>, life: &Rc<Life>) -> Arr
         let patience = life.patience(&wire.deadline, idle, core.keepalive_min_timeout);
         let _counted = census::arriving(partial.is_some());
         let read = std::future::poll_fn(|cx| {
-            wire.conn.poll_read_with(cx, io::SCRATCH_BYTES, |bytes| match bytes {
+            let read = wire.conn.poll_read_with(cx, io::SCRATCH_BYTES, |bytes| match bytes {
                 [] => Some(closed(&partial, client)),
                 bytes => read_head(bytes, &rules, &mut partial, wire, false),
-            })
+            });
+            match read {
+                Poll::Ready(read) => Poll::Ready(Ok(read)),
+                Poll::Pending => patience.poll(cx).map(Err),
+            }
         });
-        match patience.bound(read).await {
+        match read.await {
             Ok(Ok(Some(arrival))) => return arrival,
             Ok(Ok(None)) => {}
             Ok(Err(e)) => {
@@ -304,7 +308,7 @@ fn begin(
     started: Instant,
     pipelined: bool,
 ) -> Ending {
-    let head = head_of(parsed, block);
+    let head = head_of(parsed, block, client);
     let server = client.address.server(&head.host).clone();
     let has_body = head.content_length.is_some_and(|n| n > 0) || head.chunked;
     let expects = head.version >= Version::Http11
@@ -334,20 +338,10 @@ fn begin(
     Ending::of(r)
 }
 
-fn head_of(parsed: &RequestHead, block: Vec<u8>) -> Head {
+fn head_of(parsed: &RequestHead, block: Vec<u8>, client: &Client) -> Head {
     let host = match parsed.authority {
-        Some(authority) => {
-            let name = authority.name.of(&block);
-            let mut name = match std::str::from_utf8(name) {
-                Ok(name) => name.to_owned(),
-                Err(_) => String::from_utf8_lossy(name).into_owned(),
-            };
-            if authority.has_upper {
-                name.make_ascii_lowercase();
-            }
-            name.into_boxed_str()
-        }
-        None => Box::default(),
+        Some(authority) => client.host(authority.name.of(&block), authority.has_upper),
+        None => Rc::default(),
     };
     let mut head = Head {
         method: parsed.line.method,

@@ -20,7 +20,7 @@ use crate::{event, log, sys};
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -91,21 +91,24 @@ pub async fn serve(
         let _counted = idle.then(|| census::arriving(false));
         let next = std::future::poll_fn(|cx| {
             if life.is_quitting() && !closing {
-                return Poll::Ready(Next::Quit);
+                return Poll::Ready(Ok(Next::Quit));
             }
             if (open.requests() == 0) != idle {
-                return Poll::Ready(Next::Changed);
+                return Poll::Ready(Ok(Next::Changed));
             }
-            connection.poll_accept(cx).map(Next::Stream)
+            match connection.poll_accept(cx) {
+                Poll::Ready(stream) => Poll::Ready(Ok(Next::Stream(stream))),
+                Poll::Pending => patience.poll(cx).map(Err),
+            }
         });
-        match patience.bound(next).await {
+        match next.await {
             Ok(Next::Stream(Some(Ok((request, respond))))) => {
                 client.requests.set(client.requests.get() + 1);
                 let held = (open.begin_request(), life.begin_request(), census::request());
                 let stream = one(request, respond, client.clone(), http.clone(), limits);
                 let life = life.clone();
                 event::spawn(async move {
-                    life.until_cut(stream).await;
+                    life.until_cut(pin!(stream)).await;
                     drop(held);
                 });
             }

@@ -5,7 +5,6 @@ use super::http2::Http2;
 use super::life::Life;
 use super::listen::Bound;
 use super::place::Address;
-use super::request::Slots;
 use super::{HttpConf, serve_h1, serve_h2};
 use crate::event::census;
 use crate::event::{self, Accepted, Accepting, Acceptor, Post, Seated, Service};
@@ -105,7 +104,7 @@ async fn serve(accepted: Accepted, bound: Rc<Bound>, conf: Rc<HttpConf>, life: R
         let waiting = census::arriving(false);
         if let Some((client, ahead)) = Box::pin(meet(socket, peer, &bound)).await {
             drop(waiting);
-            talk(Rc::new(client), ahead, conf, life.clone()).await;
+            talk(client, ahead, conf, life.clone()).await;
         }
     });
     life.until_cut(connection.as_mut()).await;
@@ -157,7 +156,7 @@ async fn read_more(conn: &Conn, ahead: &mut Vec<u8>, deadline: &event::Deadline)
 const FIRST_READ_BYTES: usize = 4096;
 
 /// Finds out who is calling, and whom: PROXY header, TLS handshake.
-async fn meet(socket: OwnedFd, peer: Socket, bound: &Bound) -> Option<(Client, Vec<u8>)> {
+async fn meet(socket: OwnedFd, peer: Socket, bound: &Bound) -> Option<(Rc<Client>, Vec<u8>)> {
     let stream = match Stream::adopt(socket) {
         Ok(stream) => stream,
         Err(error) => {
@@ -203,7 +202,7 @@ async fn meet(socket: OwnedFd, peer: Socket, bound: &Bound) -> Option<(Client, V
             }
         }
     }
-    Some((facts.into_client(conn, plain_on_tls), ahead))
+    Some((Rc::new(facts.into_client(conn, plain_on_tls)), ahead))
 }
 
 /// What is known of a connection before it is a client.
@@ -242,7 +241,8 @@ impl Facts {
             plain_on_tls,
             proxy: self.proxy,
             conn: Rc::new(conn),
-            slots: RefCell::new(Slots::default()),
+            last_host: RefCell::default(),
+            slots: RefCell::default(),
         }
     }
 }

@@ -68,6 +68,7 @@ fn realip(r: &mut Request, loc: &Loc) -> Verdict {
         r.client
             .slots
             .borrow_mut()
+            .get_or_insert_default()
             .of::<Original>()
             .0
             .get_or_insert_with(|| r.client.peer.borrow().clone());
@@ -86,7 +87,11 @@ struct Original(Option<Peer>);
 
 fn with_original<T>(client: &Client, look: impl FnOnce(&Peer) -> T) -> T {
     let slots = client.slots.borrow();
-    match slots.get::<Original>().and_then(|original| original.0.as_ref()) {
+    match slots
+        .as_ref()
+        .and_then(|slots| slots.get::<Original>())
+        .and_then(|original| original.0.as_ref())
+    {
         Some(peer) => look(peer),
         None => look(&client.peer.borrow()),
     }

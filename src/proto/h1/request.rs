@@ -8,7 +8,7 @@ use super::field::{self, Field, Line};
 use super::request_line::{self, Method, RequestLine, Stop, Version};
 use super::{Progress, Span, contains_word, number};
 use crate::proto::header::{HeaderId, HeaderSet};
-use crate::proto::host;
+use crate::proto::host::{self, HostName};
 use crate::proto::scan::{Block, Word};
 
 /// What a server's directives allow a request head to be. Sizes in bytes.
@@ -78,6 +78,8 @@ pub struct RequestHead {
     /// Lines dropped by `ignore_invalid_headers`, for the log; the first [`IGNORED_SHOWN`].
     pub ignored: Vec<Span>,
     state: State,
+    /// The last host that was valid, kept over [`RequestHead::clear`]: the next is mostly the same.
+    known_host: (Vec<u8>, Option<HostName>),
 }
 
 /// How many ignored lines are remembered.
@@ -259,7 +261,7 @@ impl RequestHead {
         let is_named = !self.line.scheme.is_empty() || self.line.method == Method::Connect;
         if is_named {
             let written = self.line.authority;
-            self.authority = Some(authority(written, buffer).ok_or(HeadError::InvalidLineHost)?);
+            self.authority = Some(self.host(written, buffer).ok_or(HeadError::InvalidLineHost)?);
         }
         if self.line.version == Version::Http09 {
             self.state.place = Place::Done;
@@ -365,10 +367,28 @@ impl RequestHead {
         if id != HeaderId::Host {
             return Ok(false);
         }
-        let host = authority(value, buffer).ok_or(HeadError::InvalidHost)?;
+        let host = self.host(value, buffer).ok_or(HeadError::InvalidHost)?;
         let is_new = self.authority.is_none();
         self.authority.get_or_insert(host);
         Ok(is_new)
+    }
+
+    /// The host that is written there, if it is a valid one.
+    fn host(&mut self, written: Span, buffer: &[u8]) -> Option<Authority> {
+        let text = written.of(buffer);
+        let host = match &self.known_host {
+            (known, Some(host)) if *known == text => *host,
+            _ => {
+                let host = host::validate(text)?;
+                self.known_host.0.clear();
+                self.known_host.0.extend_from_slice(text);
+                self.known_host.1 = Some(host);
+                host
+            }
+        };
+        let start = written.start as usize;
+        let name = Span::new(start, start + host.len);
+        Some(Authority { name, port: host.port, has_upper: host.has_upper })
     }
 
     #[cold]
@@ -451,13 +471,6 @@ const WATCHED: HeaderSet = HeaderSet::of(&[
     HeaderId::Authorization,
     HeaderId::ProxyAuthorization,
 ]);
-
-fn authority(written: Span, buffer: &[u8]) -> Option<Authority> {
-    let host = host::validate(written.of(buffer))?;
-    let start = written.start as usize;
-    let name = Span::new(start, start + host.len);
-    Some(Authority { name, port: host.port, has_upper: host.has_upper })
-}
 
 /// Why a request head was refused; always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
