@@ -201,7 +201,8 @@ fn content_length(r: &Request, out: &mut Vec<u8>) -> bool {
 
 fn host(r: &Request, out: &mut Vec<u8>) -> bool {
     let asked = &r.head.host;
-    text(if asked.is_empty() { &*r.place.server.name } else { &**asked }.as_bytes(), out)
+    let host: &str = if asked.is_empty() { &r.place.server.name } else { asked };
+    text(host.as_bytes(), out)
 }
 
 fn server_protocol(r: &Request, out: &mut Vec<u8>) -> bool {

@@ -235,9 +235,9 @@ impl Walk {
                             error_page::Next::Send => return Step::Over,
                             error_page::Next::Go(next) => Some(next),
                         },
-                        Verdict::Restart => self.from_server(r),
+                        Verdict::Restart => self.begin_at_server(r),
                         Verdict::Named(name) => match enter_named(r, &name) {
-                            Ok(()) => self.from_location(r),
+                            Ok(()) => self.begin_at_location(r),
                             Err(status) => Some(Verdict::Finish(status)),
                         },
                         // Nobody answered.
@@ -318,7 +318,7 @@ impl Walk {
     }
 
     /// From the server's rewrites on: the start of a request and of every internal redirect.
-    fn from_server(&mut self, r: &mut Request) -> Option<Verdict> {
+    fn begin_at_server(&mut self, r: &mut Request) -> Option<Verdict> {
         let server = r.place.server.root.clone();
         r.place.location = server.clone();
         r.place.uri_changed = false;
@@ -352,7 +352,7 @@ impl Walk {
     }
 
     /// From the location's own rewrites on: named locations.
-    fn from_location(&mut self, r: &mut Request) -> Option<Verdict> {
+    fn begin_at_location(&mut self, r: &mut Request) -> Option<Verdict> {
         let location = r.place.location.clone();
         if let Flow::Done(verdict) = rewrite::run(&location.rewrites, r) {
             return Some(verdict);
