@@ -1,6 +1,7 @@
-//! `resolver`, `resolver_timeout`, names in variables.
+//! `resolver`, `resolver_timeout`, names in variables; `server … resolve` and `service`.
 
-use crate::harness::{Dns, Says, Site, refuses_conf};
+use crate::harness::{Dns, Says, Site, Step, refuses_conf, wait_for};
+use nix::sys::signal::Signal;
 
 /// A site whose `http { }` holds this. `{DNS}`: the name server; `{BACK}`: the port of a backend.
 fn site(dns: &Dns, inside: &str) -> Site {
@@ -33,8 +34,7 @@ fn names_are_resolved_once_as_long_as_they_hold() {
         // One question for each family.
         assert_eq!((dns.asked("long.test"), dns.asked("short.test")), (2, 2));
         dns.say("short.test", Says::Code(2));
-        let end =
-            crate::harness::wait_for(|| (t.ask("GET /?n=short.test").status == 502).then_some(()));
+        let end = wait_for(|| (t.ask("GET /?n=short.test").status == 502).then_some(()));
         assert!(end.is_some(), "the time to live has no end");
         t.error_log().expect("[error] *short.test could not be resolved (2: Server failure)*");
     });
@@ -147,6 +147,154 @@ fn many_requests_are_one_question() {
     });
 }
 
+const UPSTREAM: &str = "resolver {DNS}; resolver_timeout 1s;
+    upstream u { zone u 256k; server back.test:{BACK} resolve max_fails=0; }
+    server { listen 127.0.0.1:{PORT}; location / {
+        proxy_connect_timeout 1s; add_header X-Addr $upstream_addr always; proxy_pass http://u; } }";
+
+/// Waits until requests go to these addresses of the loopback network.
+#[track_caller]
+fn expect_peers(t: &Site, last: &[u8]) {
+    let port = t.backend().address.port();
+    let addresses: Vec<String> = last.iter().map(|n| format!("127.0.0.{n}:{port}")).collect();
+    let done = wait_for(|| {
+        let tried = t.ask("GET /").header("X-Addr").unwrap_or_default().to_owned();
+        let mut tried: Vec<&str> = tried.split(", ").collect();
+        tried.sort_unstable();
+        (tried == addresses).then_some(())
+    });
+    assert!(done.is_some(), "not {addresses:?}");
+}
+
+#[test]
+fn peers_follow_their_name_under_traffic() {
+    let dns = Dns::start();
+    dns.say("back.test", Says::hosts(&["127.0.0.1"], 1));
+    site(&dns, UPSTREAM).run(|t| {
+        expect_peers(t, &[1]);
+        // A request that is on its way keeps its peer.
+        t.backend().on(
+            "/slow",
+            vec![vec![Step::Hold, Step::send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")]],
+        );
+        let mut slow = t.connect();
+        slow.send("GET /slow HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        wait_for(|| t.backend().requests().iter().any(|r| r.head.contains("/slow")).then_some(()));
+        // Nobody listens on 127.0.0.9, so both are tried.
+        dns.say("back.test", Says::hosts(&["127.0.0.9"], 1));
+        expect_peers(t, &[9]);
+        dns.say("back.test", Says::hosts(&["127.0.0.8", "127.0.0.9"], 1));
+        expect_peers(t, &[8, 9]);
+        // A failure changes nothing.
+        let asked = dns.asked("back.test");
+        dns.say("back.test", Says::Code(2));
+        wait_for(|| (dns.asked("back.test") > asked + 1).then_some(()));
+        expect_peers(t, &[8, 9]);
+        dns.say("back.test", Says::Alias("other.test".into(), 1));
+        dns.say("other.test", Says::hosts(&["127.0.0.1"], 1));
+        expect_peers(t, &[1]);
+        t.backend().release();
+        slow.response_to("GET").expect("200 slow");
+        t.error_log().expect("[error] *back.test could not be resolved (2: Server failure)");
+    });
+}
+
+#[test]
+fn a_name_that_is_gone_leaves_no_peers() {
+    let dns = Dns::start();
+    let conf = UPSTREAM.replace("{DNS};", "{DNS} valid=1s;");
+    site(&dns, &conf).run(|t| {
+        t.ask("GET /").expect("502 * | X-Addr: u");
+        t.error_log().expect("[error] *no live upstreams while connecting to upstream*");
+        dns.say("back.test", Says::hosts(&["127.0.0.1"], 60));
+        expect_peers(t, &[1]);
+        dns.say("back.test", Says::Code(3));
+        let gone = wait_for(|| (t.ask("GET /").header("X-Addr") == Some("u")).then_some(()));
+        assert!(gone.is_some());
+    });
+}
+
+#[test]
+fn a_reload_keeps_the_peers() {
+    let dns = Dns::start();
+    dns.say("back.test", Says::hosts(&["127.0.0.1"], 600));
+    let mut site = site(&dns, UPSTREAM);
+    let whole = filled(&site, &dns, UPSTREAM);
+    site.configure(&format!("worker_processes 2; {whole}"));
+    site.run(|t| {
+        expect_peers(t, &[1]);
+        dns.say("back.test", Says::Nothing);
+        let before = t.expect_procs("worker process", 2);
+        t.signal(Signal::SIGHUP);
+        let new = wait_for(|| {
+            let now = t.procs();
+            (!before.iter().any(|b| now.iter().any(|n| n.pid == b.pid))).then_some(())
+        });
+        assert!(new.is_some(), "old workers are still there");
+        for _ in 0..4 {
+            t.ask("GET /").expect("200");
+        }
+    });
+}
+
+#[test]
+fn services_say_where_they_are() {
+    let dns = Dns::start();
+    let conf = UPSTREAM.replace("back.test:{BACK} resolve", "shop.test service=http resolve");
+    let site = site(&dns, &conf);
+    let port = site.backend().address.port();
+    let offer = |priority, target: &str| (priority, 5, port, target.to_string());
+    dns.say("one.test", Says::hosts(&["127.0.0.1"], 1));
+    dns.say("two.test", Says::hosts(&["127.0.0.8"], 1));
+    dns.say(
+        "_http._tcp.shop.test",
+        Says::Services(vec![offer(2, "one.test"), offer(1, "two.test")], 1),
+    );
+    site.run(|t| {
+        // The one of lower priority is a backup.
+        let first = wait_for(|| {
+            let tried = t.ask("GET /");
+            (tried.status == 200).then(|| tried.header("X-Addr").map(String::from))
+        });
+        let tried = format!("127.0.0.8:{port}, 127.0.0.1:{port}");
+        assert_eq!(first.flatten(), Some(tried));
+        dns.say("_http._tcp.shop.test", Says::Services(vec![offer(1, "one.test")], 1));
+        expect_peers(t, &[1]);
+    });
+}
+
+#[test]
+fn bad_upstreams_are_refused() {
+    let refused = [
+        (
+            "resolver 127.0.0.1; upstream u { server a.test resolve; }",
+            "resolving names at run time requires upstream \"u\" to be in shared memory in *",
+        ),
+        (
+            "upstream u { zone z 64k; server a.test resolve; }",
+            "no resolver defined to resolve names at run time in upstream \"u\" in *",
+        ),
+        (
+            "upstream u { server a.test service=http; }",
+            "service upstream \"a.test\" requires \"resolve\" parameter in *",
+        ),
+        (
+            "upstream u { server a.test:80 service=http resolve; }",
+            "service upstream \"a.test:80\" may not have port in *",
+        ),
+        (
+            "upstream u { server 127.0.0.1 service=http resolve; }",
+            "service upstream \"127.0.0.1\" requires domain name in *",
+        ),
+        ("upstream u { server a.test service= resolve; }", "service is empty in *"),
+        (
+            "upstream u { resolver 127.0.0.1; resolver 127.0.0.1; server 127.0.0.1; }",
+            "\"resolver\" directive is duplicate in *",
+        ),
+    ];
+    check_refused(&refused);
+}
+
 #[test]
 fn bad_directives_are_refused() {
     let refused = [
@@ -157,11 +305,15 @@ fn bad_directives_are_refused() {
         ("resolver 127.0.0.1; resolver 127.0.0.1;", "\"resolver\" directive is duplicate*"),
         ("resolver_timeout x;", "\"resolver_timeout\" directive invalid value*"),
     ];
-    let wrong: Vec<String> = refused
-        .iter()
-        .filter_map(|(conf, says)| {
-            refuses_conf(&format!("events {{}} http {{ {conf} }}"), says).err()
-        })
-        .collect();
+    check_refused(&refused);
+}
+
+#[track_caller]
+fn check_refused(refused: &[(&str, &str)]) {
+    let refuses = |conf: &str, says: &str| {
+        refuses_conf(&format!("events {{}} http {{ {conf} }}"), says).err()
+    };
+    let wrong: Vec<String> =
+        refused.iter().filter_map(|(conf, says)| refuses(conf, says)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

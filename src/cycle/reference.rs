@@ -1,8 +1,9 @@
 //! The directive reference, printed from the tables: `docs/directives.md`.
 
 use super::top;
-use crate::conf::{Context, Described, context_names};
+use crate::conf::{Context, Described, Directive, context_names};
 use crate::modules;
+use crate::upstream::block::UPSTREAM;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -10,7 +11,9 @@ use std::fmt::Write;
 pub fn reference() -> String {
     let mut rows: BTreeMap<(&str, String), (Context, bool)> = BTreeMap::new();
     let http = modules::HTTP.iter().flat_map(|module| module.describe());
-    for Described { name, at, args, block } in top::tables().into_iter().chain(http) {
+    let upstream = UPSTREAM.iter().map(Directive::describe);
+    let all = top::tables().into_iter().chain(http).chain(upstream);
+    for Described { name, at, args, block } in all {
         let row = rows.entry((name, args)).or_insert((0, block));
         row.0 |= at;
     }

@@ -1,6 +1,7 @@
 //! `upstream {}` made real: its peers, how they are chosen, and their idle connections.
 
 use super::balance::{Ask, Balance, Turn};
+use super::living::Living;
 use super::peer::{self, Peer};
 use super::pool::Pool;
 use std::cell::RefCell;
@@ -64,6 +65,8 @@ pub struct Upstream {
     balance: Box<dyn Balance>,
     /// Where idle connections wait; `None` closes them.
     pub pool: Option<Rc<Pool>>,
+    /// Servers whose names are looked up again and again.
+    pub living: Option<Living>,
 }
 
 impl Upstream {
@@ -75,7 +78,7 @@ impl Upstream {
         pool: Option<Rc<Pool>>,
     ) -> Upstream {
         let groups = RefCell::new(Rc::new(Groups::new(peers)));
-        Upstream { name, groups, balance, pool }
+        Upstream { name, groups, balance, pool, living: None }
     }
 
     /// The peers of now.

@@ -83,6 +83,9 @@ pub struct Consistent {
 
 /// Points of a peer of weight 1.
 const POINTS: i64 = 160;
+/// Points of all peers together, or as many as their weights if that is more: weights may come
+/// from name servers.
+const POINTS_MAX: i64 = 2_000_000;
 
 struct Ring {
     /// The peers it was made of.
@@ -92,7 +95,8 @@ struct Ring {
 
 impl Ring {
     fn new(group: &Group) -> Ring {
-        let mut points = Vec::with_capacity((group.total_weight * POINTS) as usize);
+        let each = POINTS.min(POINTS_MAX / group.total_weight.max(1)).max(1);
+        let mut points = Vec::with_capacity((group.total_weight * each) as usize);
         for peer in &group.peers {
             let (host, port) = host_and_port(&peer.server);
             let mut base = Crc::new();
@@ -100,7 +104,7 @@ impl Ring {
             base.add(&[0]);
             base.add(port.as_bytes());
             let mut before = [0; 4];
-            for _ in 0..peer.weight() * POINTS {
+            for _ in 0..peer.weight() * each {
                 let mut crc = base;
                 crc.add(&before);
                 before = crc.value().to_le_bytes();

@@ -4,7 +4,7 @@
 //! `group` (`upstream {}`: primary and backup peers) · `balance` and the methods `round_robin`,
 //! `least_conn`, `hash`, `random` · `pool` (idle connections) · `connect` (new ones) ·
 //! `block` (reads `upstream {}`) · `table` (all upstreams of a configuration) ·
-//! `resolver` (DNS).
+//! `resolver` (DNS) · `living` (servers whose names are looked up again and again).
 //!
 //! Nothing here knows which protocol is spoken to a peer: `http/upstream` drives the exchange.
 //!
@@ -17,6 +17,7 @@ pub mod connect;
 pub mod group;
 pub mod hash;
 pub mod least_conn;
+pub mod living;
 pub mod peer;
 pub mod pool;
 pub mod random;

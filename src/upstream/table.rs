@@ -3,9 +3,11 @@
 //! A use may stand before the block. [`UpstreamTable::finish`] makes everything real when the
 //! configuration has been read whole, resolving names that have no block of their own.
 
-use super::block::Plan;
+use super::block::{Plan, Zones};
 use super::group::Upstream;
+use super::living::{self, ANSWER_BYTES};
 use super::peer::{Options, Peer};
+use super::resolver::Inherited;
 use super::round_robin::RoundRobin;
 use super::url::{self, Url};
 use crate::conf::{Error, Reading, Reason};
@@ -130,16 +132,21 @@ impl UpstreamTable {
         self.list.iter().find(|named| named.is_meant_by(url))
     }
 
-    /// Makes every upstream real.
+    /// Makes every upstream real; `inherited` is what `http {}` says of the resolver.
     ///
     /// Errors: `host not found in upstream "x"`, `no servers in upstream "x"`, those of zones.
-    pub fn finish(&mut self, zones: &mut ZoneTable) -> Result<(), Error> {
-        let wanted = self.zones(zones)?;
+    pub fn finish(&mut self, zones: &mut ZoneTable, inherited: &Inherited) -> Result<(), Error> {
+        let counters = self.zones(zones)?;
+        let answers = self.answers(zones)?;
         for named in &self.list {
             let upstream = match named.plan.take() {
                 Some(plan) => {
-                    let zone = plan.wants_zone().and_then(|(name, ..)| wanted.get(name)).cloned();
-                    plan.make(&named.host, zone).map_err(|what| named.error(what))?
+                    let name = plan.wants_zone().map(|(name, ..)| name);
+                    let zones = name.and_then(|name| {
+                        let counters = counters.get(name)?.clone();
+                        Some(Zones { counters, answers: answers.get(name).cloned() })
+                    });
+                    plan.make(&named.host, zones, inherited).map_err(|what| named.error(what))?
                 }
                 None => implicit(named)?,
             };
@@ -148,6 +155,11 @@ impl UpstreamTable {
             }
         }
         Ok(())
+    }
+
+    /// Begins to look up names that are to be looked up again and again, in this process.
+    pub fn start(&self) {
+        self.list.iter().for_each(|named| living::start(named.get()));
     }
 }
 
@@ -181,14 +193,39 @@ impl UpstreamTable {
                 return Err(Error::placeless(what));
             }
             let zone = table.want_cells(&name, "upstream", blocks as u64);
-            let zone = zone.map_err(|reason| match reason {
-                Reason::Located(e) => e,
-                Reason::Says(what) => Error::placeless(what),
-                other => Error::placeless(format!("{other:?}")),
-            })?;
+            let zone = zone.map_err(placeless)?;
             zones.insert(name, zone);
         }
         Ok(zones)
+    }
+}
+
+impl UpstreamTable {
+    /// Declares a second zone where names are looked up again and again, for the answers.
+    fn answers(&self, table: &mut ZoneTable) -> Result<HashMap<String, Rc<Zone>>, Error> {
+        let mut wanted: BTreeMap<String, u64> = BTreeMap::new();
+        for named in &self.list {
+            let plan = named.plan.borrow();
+            let Some(plan) = plan.as_ref().filter(|plan| plan.names() > 0) else { continue };
+            if let Some((zone, ..)) = plan.wants_zone() {
+                *wanted.entry(zone.to_owned()).or_default() += plan.names() as u64;
+            }
+        }
+        let mut zones = HashMap::new();
+        for (name, names) in wanted {
+            let size = Some((names + 1) * ANSWER_BYTES);
+            let zone = table.want(&format!("{name} answers"), "upstream", size);
+            zones.insert(name, zone.map_err(placeless)?);
+        }
+        Ok(zones)
+    }
+}
+
+fn placeless(reason: Reason) -> Error {
+    match reason {
+        Reason::Located(e) => e,
+        Reason::Says(what) => Error::placeless(what),
+        other => Error::placeless(format!("{other:?}")),
     }
 }
 

@@ -2,14 +2,16 @@
 
 use super::trail;
 use crate::conf::*;
-use crate::event::ZoneTable;
-use crate::http::{Builtin, HttpModule, Merging, Request, Template, keyed, var};
+use crate::event::{Role, ZoneTable};
+use crate::http::{Builtin, HttpConf, HttpModule, Merging, Request, Template, keyed, var};
 use crate::log;
 use crate::sys::socket::Address;
 use crate::upstream::block::Plan;
 use crate::upstream::peer::{Options, Peer};
+use crate::upstream::resolver::Inherited;
 use crate::upstream::round_robin::RoundRobin;
 use crate::upstream::{Named, Upstream, UpstreamTable, Url};
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -43,7 +45,15 @@ impl HttpModule for Upstreams {
 
     fn finish(main: &mut Main, m: &mut Merging) -> Result<(), Reason> {
         main.table = m.shelf.take::<UpstreamTable>();
-        main.table.finish(m.shelf.of::<ZoneTable>())?;
+        let inherited = m.shelf.take::<Inherited>();
+        main.table.finish(m.shelf.of::<ZoneTable>(), &inherited)?;
+        Ok(())
+    }
+
+    fn start(http: &Rc<HttpConf>, role: Role) -> io::Result<()> {
+        if role.serves() {
+            http.mains.main::<Upstreams>().table.start();
+        }
         Ok(())
     }
 }
