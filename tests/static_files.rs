@@ -207,3 +207,39 @@ nginx_test!(files_without_permission, "server { root {DIR}/html; }", |t| {
     t.ask("GET /secret").expect("403");
     t.error_log().expect("[error] *open() \"*/html/secret\" failed (13: Permission denied)");
 });
+
+nginx_test!(
+    files_leave_by_many_ways,
+    "
+    server { root {DIR};
+        location /read/ { sendfile off; output_buffers 2 4k; alias {DIR}/; }
+        location /chunk/ { sendfile on; sendfile_max_chunk 10k; aio off; alias {DIR}/; }
+        location /threads/ { aio threads; subrequest_output_buffer_size 8k; alias {DIR}/; }
+        location /direct/ { directio 4k; directio_alignment 4k; output_buffers 1 32k; alias {DIR}/; }
+        location /small/ { directio 1g; aio on; alias {DIR}/; } }",
+    |t| {
+        let text: Vec<u8> = (0..200_001u32).map(|n| (n / 5) as u8).collect();
+        t.file("f", &text);
+        for way in ["read", "chunk", "threads", "direct", "small"] {
+            let whole = t.ask(&format!("GET /{way}/f")).expect("200 * | Content-Length: 200001");
+            assert!(whole.body == text, "{way}");
+            let part = t.ask(&format!("GET /{way}/f | Range: bytes=777-100000")).expect("206");
+            assert!(part.body == text[777..=100_000], "{way}");
+            t.ask(&format!("HEAD /{way}/f")).expect("200");
+        }
+    }
+);
+
+#[test]
+fn ways_that_files_cannot_leave_by() {
+    let conf = |inside: &str| format!("events {{ }} http {{ {inside} }}");
+    for (inside, message) in [
+        ("aio threads=none;", "unknown thread pool \"none\""),
+        ("aio sometimes;", "invalid value"),
+        ("aio on; aio off;", "is duplicate"),
+        ("directio some;", "invalid value"),
+        ("directio_alignment 1000;", "the alignment must be a power of two"),
+    ] {
+        crate::harness::refuses_conf(&conf(inside), message).unwrap();
+    }
+}

@@ -7,8 +7,9 @@ use crate::conf::{
     Directive, MAIN, Note, Paths, Reading, Reason, at_least, between, call, choice, d, exactly,
     flag, msec, num, size, text, value,
 };
+use crate::event::ThreadPools;
 use crate::log;
-use crate::sys::process;
+use crate::sys::process::{self, DebugPoint};
 use crate::sys::user::{self, Identity};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -173,6 +174,7 @@ impl RawCore {
             return Err(Reason::says(format!("\"{name}\" must have \"threads\" parameter")));
         }
         let pool = ThreadPool { name, threads: threads as usize, queue: queue as usize };
+        r.shelf.of::<ThreadPools>().declared.push(pool.name.clone());
         self.thread_pools.push(pool);
         Ok(())
     }
@@ -205,6 +207,11 @@ impl RawCore {
             env: self.env,
             shutdown_timeout: self.shutdown_timeout.filter(|time| !time.is_zero()),
             thread_pools: self.thread_pools,
+            debug_point: match self.debug_points {
+                Some("stop") => Some(DebugPoint::Stop),
+                Some(_) => Some(DebugPoint::Abort),
+                None => None,
+            },
         };
         Ok((core, self.error_log))
     }
@@ -231,6 +238,8 @@ pub struct Core {
     /// How long a worker that quits may take; `None`: as long as its clients want.
     pub shutdown_timeout: Option<Duration>,
     pub thread_pools: Vec<ThreadPool>,
+    /// What a process does when it finds a bug of ours in itself.
+    pub debug_point: Option<DebugPoint>,
 }
 
 impl Core {

@@ -27,7 +27,7 @@ pub use reference::reference;
 pub use zones::Zones;
 
 use crate::conf::{self, Note, Reading};
-use crate::event::{Service, Wanted, Zone, ZoneTable};
+use crate::event::{Service, ThreadPools, Wanted, Zone, ZoneTable};
 use crate::log::{self, Files, Log, Os};
 use crate::sys::user::Identity;
 use crate::sys::{file, process};
@@ -86,6 +86,10 @@ impl Draft {
         let (mut core, events, error_log) = finished.map_err(conf::Error::placeless)?;
         let wanted: Wanted = reading.shelf.take();
         core.privileged |= wanted.privileged;
+        if let Some((name, place)) = reading.shelf.of::<ThreadPools>().unknown() {
+            let (what, at) = (format!("unknown thread pool \"{name}\""), Some(place.clone()));
+            return Err(conf::Error { what, at });
+        }
         let zones = reading.shelf.take::<ZoneTable>().finish().map_err(conf::Error::placeless)?;
         let mut files: Files = reading.shelf.take();
         let log = error_log.into_main_log(&mut files, options.error_log.as_deref());

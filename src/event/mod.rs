@@ -37,7 +37,9 @@ pub mod census;
 pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
 pub use listen::{Accepted, Accepting, Acceptor, listen};
 pub use notify::Notify;
-pub use offload::{Busy, Lost, Offloaded, offload, offload_by, set_offload};
+pub use offload::{
+    Busy, DEFAULT_POOL, Lost, Offloaded, ThreadPools, offload, offload_by, set_offload,
+};
 pub use oneshot::{Canceled, Receiver, Sender, oneshot};
 pub use reactor::{Reactor, Turn, is_running, now, spawn, wake_all, yield_now};
 pub use semaphore::{Permit, Semaphore};

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -21,6 +22,27 @@ use super::reactor::{current, now};
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const THREADS_DEFAULT: usize = 4;
 const QUEUE_DEFAULT: usize = 4096;
+
+/// Thread pools by name, on the reading's shelf. All names stand for the one set of threads that
+/// a worker has; those of `default` say how many there are.
+#[derive(Default)]
+pub struct ThreadPools {
+    pub declared: Vec<String>,
+    /// Each with the place where it was named.
+    pub used: Vec<(String, (Rc<str>, usize))>,
+}
+
+/// The pool that needs no declaration.
+pub const DEFAULT_POOL: &str = "default";
+
+impl ThreadPools {
+    /// The first pool that is used and not declared, and where.
+    pub fn unknown(&self) -> Option<&(String, (Rc<str>, usize))> {
+        let is_known =
+            |name: &str| name == DEFAULT_POOL || self.declared.iter().any(|known| known == name);
+        self.used.iter().find(|(name, _)| !is_known(name))
+    }
+}
 
 /// The queue is full: do the work here, or refuse what caused it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

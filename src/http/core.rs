@@ -13,6 +13,8 @@ use super::module::{HttpModule, Level, Merging};
 use super::template::Template;
 use super::variable::Builtin;
 use crate::conf::*;
+use crate::event::ThreadPools;
+use crate::io::FileWay;
 use crate::log;
 use crate::upstream::resolver::{self, Resolver};
 use std::collections::HashMap;
@@ -72,6 +74,10 @@ const LOC_TABLE: &[Directive<RawLoc>] = &[
     d("client_body_in_single_buffer", ANY_HTTP, flag(|c| &mut c.body_in_single_buffer)),
     d("sendfile",                     WITH_IF,  flag(|c| &mut c.sendfile)),
     d("sendfile_max_chunk",           ANY_HTTP, size(|c| &mut c.sendfile_max_chunk)),
+    d("output_buffers",               ANY_HTTP, bufs(|c| &mut c.output_buffers)),
+    // What nginx keeps replies of subrequests in memory in; here they are streamed.
+    d("subrequest_output_buffer_size",ANY_HTTP, call(exactly(1), sizing_hint)),
+    d("aio",                          ANY_HTTP, call(exactly(1), RawLoc::aio)),
     d("tcp_nopush",                   ANY_HTTP, flag(|c| &mut c.tcp_nopush)),
     d("tcp_nodelay",                  ANY_HTTP, flag(|c| &mut c.tcp_nodelay)),
     d("send_timeout",                 ANY_HTTP, msec(|c| &mut c.send_timeout)),
@@ -130,6 +136,8 @@ pub struct RawLoc {
     body_in_single_buffer: Option<bool>,
     sendfile: Option<bool>,
     sendfile_max_chunk: Option<u64>,
+    output_buffers: Option<(u64, u64)>,
+    aio: Option<bool>,
     tcp_nopush: Option<bool>,
     tcp_nodelay: Option<bool>,
     send_timeout: Option<Duration>,
@@ -210,8 +218,8 @@ pub struct Loc {
     pub client_body_temp_path: TempPath,
     pub body_in_file_only: &'static str,
     pub body_in_single_buffer: bool,
-    pub sendfile: bool,
-    pub sendfile_max_chunk: u64,
+    /// `sendfile`, `sendfile_max_chunk`, `output_buffers`, `aio`: how files leave.
+    pub files: FileWay,
     pub tcp_nopush: bool,
     pub tcp_nodelay: bool,
     pub send_timeout: Duration,
@@ -282,8 +290,7 @@ impl Default for Loc {
             },
             body_in_file_only: "off",
             body_in_single_buffer: false,
-            sendfile: false,
-            sendfile_max_chunk: 2 << 20,
+            files: FileWay::default(),
             tcp_nopush: false,
             tcp_nodelay: true,
             send_timeout: secs(60),
@@ -363,8 +370,14 @@ fn merge(raw: RawLoc, up: &Loc, m: &mut Merging) -> Result<Loc, Reason> {
         client_body_temp_path: temp_path(raw.client_body_temp_path, up, m),
         body_in_file_only: raw.body_in_file_only.unwrap_or(up.body_in_file_only),
         body_in_single_buffer: raw.body_in_single_buffer.unwrap_or(up.body_in_single_buffer),
-        sendfile: raw.sendfile.unwrap_or(up.sendfile),
-        sendfile_max_chunk: raw.sendfile_max_chunk.unwrap_or(up.sendfile_max_chunk),
+        files: FileWay {
+            sendfile: raw.sendfile.unwrap_or(up.files.sendfile),
+            send_max: raw.sendfile_max_chunk.unwrap_or(up.files.send_max),
+            read_max: raw
+                .output_buffers
+                .map_or(up.files.read_max, |(count, size)| count.saturating_mul(size)),
+            offload: raw.aio.unwrap_or(up.files.offload),
+        },
         tcp_nopush: raw.tcp_nopush.unwrap_or(up.tcp_nopush),
         tcp_nodelay: raw.tcp_nodelay.unwrap_or(up.tcp_nodelay),
         send_timeout: raw.send_timeout.unwrap_or(up.send_timeout),
@@ -459,6 +472,26 @@ impl RawLoc {
         if r.shelf.of::<Here>().level == Level::Http {
             r.shelf.of::<resolver::Inherited>().timeout = self.resolver_timeout;
         }
+        Ok(())
+    }
+
+    /// `on` is `threads`: what threads read need not be aligned.
+    fn aio(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        if self.aio.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        let word = r.arg(0).to_owned();
+        self.aio = Some(match word.as_str() {
+            "off" => false,
+            "on" | "threads" => true,
+            other => {
+                let pool = other.strip_prefix("threads=").filter(|pool| !pool.is_empty());
+                let pool = pool.ok_or(Reason::InvalidValue)?.to_owned();
+                let place = r.place();
+                r.shelf.of::<ThreadPools>().used.push((pool, place));
+                true
+            }
+        });
         Ok(())
     }
 

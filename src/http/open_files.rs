@@ -40,6 +40,8 @@ impl HttpModule for OpenFiles {
         d("open_file_cache_events",   ANY_HTTP, flag(|c| &mut c.events)),
         d("disable_symlinks",         ANY_HTTP, call(between(1, 2), RawLoc::links)),
         d("read_ahead",               ANY_HTTP, size(|c| &mut c.read_ahead)),
+        d("directio",                 ANY_HTTP, call(exactly(1), RawLoc::directio)),
+        d("directio_alignment",       ANY_HTTP, call(exactly(1), RawLoc::alignment)),
     ];
 
     fn merge(raw: RawLoc, up: &Loc, _: &mut Merging) -> Result<Loc, Reason> {
@@ -53,6 +55,8 @@ impl HttpModule for OpenFiles {
             errors: raw.errors.unwrap_or(up.errors),
             links: raw.links.unwrap_or_else(|| up.links.clone()),
             read_ahead: raw.read_ahead.unwrap_or(up.read_ahead),
+            direct_from: raw.direct_from.unwrap_or(up.direct_from),
+            alignment: raw.alignment.unwrap_or(up.alignment),
         })
     }
 }
@@ -66,6 +70,8 @@ pub struct RawLoc {
     events: Option<bool>,
     links: Option<Option<Rc<LinkRule>>>,
     read_ahead: Option<u64>,
+    direct_from: Option<Option<u64>>,
+    alignment: Option<usize>,
 }
 
 /// `max=`, `inactive=`
@@ -89,6 +95,9 @@ pub struct Loc {
     errors: bool,
     links: Option<Rc<LinkRule>>,
     read_ahead: u64,
+    /// `directio`: files of at least so many bytes are read past the kernel's cache.
+    direct_from: Option<u64>,
+    alignment: usize,
 }
 
 impl Default for Loc {
@@ -100,6 +109,8 @@ impl Default for Loc {
             errors: false,
             links: None,
             read_ahead: 0,
+            direct_from: None,
+            alignment: 512,
         }
     }
 }
@@ -218,7 +229,15 @@ impl Loc {
         if self.read_ahead > 0 && facts.size > self.read_ahead {
             file::read_ahead(fd.as_fd());
         }
-        Ok(Found::new(facts, Some(Rc::new(OpenFile::new(fd, facts)))))
+        let file = OpenFile::new(fd, facts);
+        if facts.is_file()
+            && self.direct_from.is_some_and(|least| facts.size >= least)
+            && let Err(error) = file.read_past_cache(self.alignment)
+        {
+            let path = path.display();
+            log::warn!("directio is not possible for \"{path}\"{}", log::Os(&error));
+        }
+        Ok(Found::new(facts, Some(Rc::new(file))))
     }
 }
 
@@ -345,6 +364,29 @@ fn renew(
 // ---- directives ----------------------------------------------------------------------------
 
 impl RawLoc {
+    fn directio(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        if self.direct_from.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        self.direct_from = Some(match r.arg(0) {
+            "off" => None,
+            least => Some(value::size(least).ok_or(Reason::InvalidValue)?),
+        });
+        Ok(())
+    }
+
+    fn alignment(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        if self.alignment.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        let bytes = value::size(r.arg(0)).ok_or(Reason::InvalidValue)?;
+        if !bytes.is_power_of_two() || !(512..=1 << 20).contains(&bytes) {
+            return Err(Reason::says("the alignment must be a power of two from 512 to 1m"));
+        }
+        self.alignment = Some(bytes as usize);
+        Ok(())
+    }
+
     fn cache(&mut self, r: &mut Reading) -> Result<(), Reason> {
         if self.cache.is_some() {
             return Err(Reason::Duplicate);

@@ -417,6 +417,7 @@ struct Sender {
 impl Sender {
     fn new(r: &Request, head: Slice, body: Body, ends: Ends) -> Sender {
         let mut chain = Chain::new();
+        chain.set_way(r.place.location.core.files);
         chain.push(Chunk::Mem(head));
         let left = match ends {
             Ends::Length(length) if !(r.reply.head_only || r.is_head()) => Some(length),

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use smallvec::SmallVec;
 
 use super::chunk::truncated;
-use super::warm::{STRETCH_BYTES, Warming};
+use super::warm::{Loading, STRETCH_BYTES, Warming};
 use super::{Chunk, Conn, OpenFile, SCRATCH_BYTES, Slice, with_scratch};
 
 /// Pieces in one `writev`.
@@ -32,7 +32,29 @@ const JOIN_MAX: u64 = 4 << 10;
 /// The kernel holds the head back for a file range up to this.
 const HELD_MAX: u64 = 32 << 10;
 
+/// Bytes read past the kernel's cache at a time.
+const LOAD_MAX: u64 = 1 << 20;
+
 type Pieces<'a> = SmallVec<[IoSlice<'a>; PIECES_MAX]>;
+
+/// How ranges of files leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileWay {
+    /// By `sendfile`, where that is worth it; else they are read.
+    pub sendfile: bool,
+    /// Bytes of one `sendfile`, 0 for as many as the kernel takes.
+    pub send_max: u64,
+    /// Bytes read at a time; without `directio` no more than the scratch buffer holds.
+    pub read_max: u64,
+    /// A thread reads what is not in the kernel's memory.
+    pub offload: bool,
+}
+
+impl Default for FileWay {
+    fn default() -> FileWay {
+        FileWay { sendfile: true, send_max: 0, read_max: SCRATCH_BYTES as u64, offload: true }
+    }
+}
 
 /// A queue of chunks, none of them empty.
 #[derive(Default)]
@@ -43,11 +65,19 @@ pub struct Chain {
     bytes: u64,
     /// A thread reads what comes next.
     warming: Warming,
+    /// A thread reads what comes next past the kernel's cache.
+    loading: Loading,
+    way: FileWay,
 }
 
 impl Chain {
     pub fn new() -> Chain {
         Chain::default()
+    }
+
+    /// Says how its files leave.
+    pub fn set_way(&mut self, way: FileWay) {
+        self.way = way;
     }
 
     /// Bytes in it.
@@ -132,6 +162,7 @@ impl Chain {
         max: u64,
     ) -> Poll<io::Result<u64>> {
         debug_assert!(!self.is_empty() && max > 0, "there is something to write");
+        ready!(self.poll_load(cx, max))?;
         if !conn.is_secure() {
             ready!(conn.stream().poll_writable(cx));
         }
@@ -143,6 +174,28 @@ impl Chain {
         Poll::Ready(Ok(sent))
     }
 
+    /// Reads the front of a file that is read past the kernel's cache.
+    fn poll_load(&mut self, cx: &mut Context<'_>, max: u64) -> Poll<io::Result<()>> {
+        let Some(Chunk::File { file, at, len }) = self.chunks.get(self.gone) else {
+            return Poll::Ready(Ok(()));
+        };
+        let Some(direct) = file.direct() else { return Poll::Ready(Ok(())) };
+        let wanted = (*len).min(max).min(self.way.read_max.clamp(1, LOAD_MAX)) as usize;
+        let bytes = ready!(self.loading.poll(direct, cx, *at, wanted))?;
+        if bytes.is_empty() {
+            return Poll::Ready(Err(truncated()));
+        }
+        let read = bytes.len() as u64;
+        let front = &mut self.chunks[self.gone];
+        front.advance(read);
+        if front.is_empty() {
+            *front = bytes.into();
+        } else {
+            self.chunks.insert(self.gone, bytes.into());
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_send(
         &self,
         conn: &Conn,
@@ -152,15 +205,29 @@ impl Chain {
     ) -> Poll<io::Result<u64>> {
         let mut head = Pieces::new();
         let range = self.front(&mut head, max);
-        if let Some(range) = &range {
+        if let Some(range) = range.as_ref().filter(|_| self.way.offload) {
             ready!(range.file.poll_warm(warming, cx, (range.at, range.len)));
         }
         match range {
             None => poll_pieces(conn, cx, &head, false),
-            Some(range) if conn.is_secure() || range.len <= READ_MAX => {
+            Some(range) if self.reads(conn) || range.len <= READ_MAX => {
                 poll_with_read(conn, cx, &head, &range)
             }
             Some(range) => poll_with_file(conn, cx, &head, &range),
+        }
+    }
+
+    /// Whether files are read, not sent.
+    fn reads(&self, conn: &Conn) -> bool {
+        conn.is_secure() || !self.way.sendfile
+    }
+
+    /// Bytes of a file that leave at a time.
+    fn stretch(&self) -> u64 {
+        match (self.way.sendfile, self.way.send_max) {
+            (false, _) => self.way.read_max.clamp(1, STRETCH_BYTES),
+            (true, 0) => STRETCH_BYTES,
+            (true, most) => most.min(STRETCH_BYTES),
         }
     }
 
@@ -176,8 +243,10 @@ impl Chain {
                     pieces.push(IoSlice::new(part));
                     left -= part.len() as u64;
                 }
+                // It is read when it has come to the front.
+                Chunk::File { file, .. } if file.direct().is_some() => break,
                 Chunk::File { file, at, len } => {
-                    let len = (*len).min(left).min(STRETCH_BYTES);
+                    let len = (*len).min(left).min(self.stretch());
                     return Some(Range { file, at: *at, len });
                 }
             }
@@ -321,7 +390,7 @@ mod tests {
     use crate::io::Stream;
     use crate::io::chunk::tests::file;
     use proptest::prelude::*;
-    use std::io::Read;
+    use std::io::{Read, Seek, Write};
     use std::net::{TcpListener, TcpStream};
     use std::rc::Rc;
 
@@ -350,6 +419,34 @@ mod tests {
         });
         assert_eq!(counted, expected);
         reader.join().unwrap()
+    }
+
+    #[test]
+    fn every_way_gives_the_same_bytes() {
+        let text: Vec<u8> = (0..300_001u32).map(|n| (n / 3) as u8).collect();
+        let mut named = tempfile::NamedTempFile::new_in(".").unwrap();
+        named.write_all(&text).unwrap();
+        named.as_file().sync_all().unwrap();
+        named.rewind().unwrap();
+        let way = FileWay::default();
+        let ways = [
+            way,
+            FileWay { sendfile: false, read_max: 1000, ..way },
+            FileWay { send_max: 5000, offload: false, ..way },
+        ];
+        for (way, direct) in ways.into_iter().flat_map(|way| [(way, false), (way, true)]) {
+            let opened = Rc::new(OpenFile::open(named.path()).unwrap());
+            // Not every file system can.
+            let _ = direct.then(|| opened.read_past_cache(512));
+            let mut chain = Chain::new();
+            chain.set_way(way);
+            chain.push("head");
+            chain.push(Chunk::File { file: opened.clone(), at: 7, len: 299_000 });
+            chain.push("middle");
+            chain.push(Chunk::File { file: opened, at: 299_999, len: 2 });
+            let want = [b"head", &text[7..299_007], b"middle", &text[299_999..]].concat();
+            assert!(sent(chain) == want, "{way:?} {direct}");
+        }
     }
 
     #[test]

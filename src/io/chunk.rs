@@ -1,5 +1,6 @@
 //! Bytes, or a range of a file: what bodies are made of.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,14 @@ pub struct OpenFile {
     content: Content,
     facts: Option<Facts>,
     warmth: Warmth,
+    direct: OnceCell<Direct>,
+}
+
+/// How a file is read past the kernel's cache.
+pub(super) struct Direct {
+    pub fd: Arc<OwnedFd>,
+    /// What the device wants offsets to be multiples of, bytes.
+    pub align: usize,
 }
 
 enum Content {
@@ -34,16 +43,30 @@ impl OpenFile {
 
     /// A file that was opened elsewhere.
     pub fn new(fd: OwnedFd, facts: Facts) -> OpenFile {
-        OpenFile {
-            content: Content::Opened(Arc::new(fd)),
-            facts: Some(facts),
-            warmth: Warmth::default(),
-        }
+        OpenFile::of(Content::Opened(Arc::new(fd)), Some(facts))
     }
 
     /// A temporary file, as far as it was written.
     pub fn temporary(file: TempFile) -> OpenFile {
-        OpenFile { content: Content::Temporary(file), facts: None, warmth: Warmth::default() }
+        OpenFile::of(Content::Temporary(file), None)
+    }
+
+    fn of(content: Content, facts: Option<Facts>) -> OpenFile {
+        OpenFile { content, facts, warmth: Warmth::default(), direct: OnceCell::new() }
+    }
+
+    /// From here on a [`super::Chain`] reads it past the kernel's cache, by threads. `align` is a
+    /// power of two.
+    pub fn read_past_cache(&self, align: usize) -> io::Result<()> {
+        if self.direct.get().is_none() {
+            let fd = Arc::new(file::open_direct(self.as_fd())?);
+            let _ = self.direct.set(Direct { fd, align });
+        }
+        Ok(())
+    }
+
+    pub(super) fn direct(&self) -> Option<&Direct> {
+        self.direct.get()
     }
 
     /// Bytes it had when it was opened.

@@ -22,7 +22,7 @@ mod datagram;
 mod scratch;
 
 pub use buf::{Buf, Size};
-pub use chain::Chain;
+pub use chain::{Chain, FileWay};
 pub use chunk::{Chunk, OpenFile};
 pub use conn::{Conn, Session, SharedConn};
 pub use datagram::Datagram;

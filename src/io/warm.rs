@@ -9,11 +9,13 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::event::{self, Offloaded, offload};
 use crate::sys::file;
+
+use super::chunk::Direct;
 
 /// Bytes that are looked at, read and sent at a time.
 pub(super) const STRETCH_BYTES: u64 = 1 << 20;
@@ -21,6 +23,35 @@ pub(super) const STRETCH_BYTES: u64 = 1 << 20;
 const BELIEVED: Duration = Duration::from_secs(1);
 /// Bytes a thread reads at a time.
 const PART_BYTES: usize = 128 << 10;
+
+/// A thread's reading past the kernel's cache, under way.
+#[derive(Default)]
+pub(super) struct Loading(Option<Offloaded<io::Result<Vec<u8>>>>);
+
+impl Loading {
+    /// Bytes of `file` at `at`, at most `len`; none if the file ended. If no thread has time, the
+    /// loop reads itself.
+    pub fn poll(
+        &mut self,
+        file: &Direct,
+        cx: &mut Context<'_>,
+        at: u64,
+        len: usize,
+    ) -> Poll<io::Result<Vec<u8>>> {
+        let align = file.align;
+        if self.0.is_none() {
+            let fd = file.fd.clone();
+            match offload(move || file::read_direct(fd.as_fd(), at, len, align)) {
+                Ok(job) => self.0 = Some(job),
+                Err(_) => return Poll::Ready(file::read_direct(file.fd.as_fd(), at, len, align)),
+            }
+        }
+        let job = self.0.as_mut().expect("just begun");
+        let done = ready!(std::pin::Pin::new(job).poll(cx));
+        self.0 = None;
+        Poll::Ready(done.unwrap_or_else(|lost| Err(io::Error::other(lost.to_string()))))
+    }
+}
 
 /// What is known of a file's place in memory.
 #[derive(Clone, Copy)]

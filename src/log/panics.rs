@@ -11,6 +11,7 @@ pub fn write_panics() {
     std::panic::set_hook(Box::new(|info| {
         let text = text(info);
         crate::log::alert!("{text}");
+        crate::sys::process::debug_point();
     }));
 }
 

@@ -19,6 +19,7 @@ pub fn worker(cycle: &Cycle, seat: usize, environment: &[(OsString, OsString)]) 
         remark(&call, user::set_priority(core.priority));
     }
     limits(cycle);
+    process::set_debug_point(core.debug_point);
     drop_privileges(cycle);
     let cpus = core.affinity.as_ref().map_or(&[][..], |affinity| affinity.of_worker(seat));
     if !cpus.is_empty() {
@@ -30,7 +31,8 @@ pub fn worker(cycle: &Cycle, seat: usize, environment: &[(OsString, OsString)]) 
 /// Bounds what the thread's loop may hold: connections, threads, jobs that wait.
 pub fn limit_loop(cycle: &Cycle) {
     event::slots().set_limit(cycle.events.connections);
-    if let Some(pool) = cycle.core.thread_pools.iter().find(|pool| pool.name == "default") {
+    if let Some(pool) = cycle.core.thread_pools.iter().find(|pool| pool.name == event::DEFAULT_POOL)
+    {
         event::set_offload(pool.threads, pool.queue);
     }
 }

@@ -13,6 +13,8 @@ const CONFIGURE: &[&str] = &[
     "--with-http_auth_request_module",
     "--with-http_secure_link_module",
     "--with-http_gzip_static_module",
+    "--with-http_gunzip_module",
+    "--with-http_random_index_module",
     "--with-http_stub_status_module",
     "--with-http_sub_module",
     "--with-http_addition_module",

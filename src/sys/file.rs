@@ -178,6 +178,25 @@ pub fn read_at(fd: BorrowedFd<'_>, buf: &mut [u8], at: u64) -> io::Result<usize>
     retry(|| nix::sys::uio::pread(fd, buf, at))
 }
 
+/// Opens the file behind `fd` once more, for reading past the kernel's cache (`O_DIRECT`).
+pub fn open_direct(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    retry(|| openat(AT_FDCWD, Path::new(&path), READING.union(OFlag::O_DIRECT), Mode::empty()))
+}
+
+/// Reads `len` bytes at `at` from what `open_direct` opened, less if the file ends before. `align`
+/// is a power of two that the device wants offsets, lengths and memory to be multiples of.
+pub fn read_direct(fd: BorrowedFd<'_>, at: u64, len: usize, align: usize) -> io::Result<Vec<u8>> {
+    let before = (at % align as u64) as usize;
+    let whole = (before + len).next_multiple_of(align);
+    let mut block = vec![0; whole + align];
+    let start = block.as_ptr().align_offset(align);
+    let aligned = block.get_mut(start..start + whole).ok_or(io::ErrorKind::InvalidInput)?;
+    let read = read_at(fd, aligned, at - before as u64)?;
+    let end = read.min(before + len);
+    Ok(aligned[before.min(end)..end].to_vec())
+}
+
 /// As `read_at`, but only what is in memory: `WouldBlock` if the disk would be asked.
 pub fn read_at_cached(fd: BorrowedFd<'_>, buf: &mut [u8], at: u64) -> io::Result<usize> {
     let at = offset(at)?;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::signal::Signal;
 
@@ -90,6 +91,31 @@ pub fn reap() -> Option<(u32, Ended)> {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(_) => return None,
         }
+    }
+}
+
+/// `debug_points`: what happens when this process finds a bug of ours in itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugPoint {
+    /// It stops, so that a debugger can be attached.
+    Stop = 1,
+    /// It ends and leaves a core file, if the limits let it.
+    Abort = 2,
+}
+
+static DEBUG_POINT: AtomicU8 = AtomicU8::new(0);
+
+/// Says what [`debug_point`] does from here on.
+pub fn set_debug_point(what: Option<DebugPoint>) {
+    DEBUG_POINT.store(what.map_or(0, |what| what as u8), Ordering::Relaxed);
+}
+
+/// A bug was found, and logged.
+pub fn debug_point() {
+    match DEBUG_POINT.load(Ordering::Relaxed) {
+        1 => drop(nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)),
+        2 => std::process::abort(),
+        _ => {}
     }
 }
 

@@ -250,7 +250,11 @@ impl ReplyBody {
             false => Size::for_bytes(self.rules.buffer_size as usize).unwrap_or(Size::Large),
         };
         let mut buf = Buf::new(size);
-        match line.kept.conn.poll_read(cx, buf.spare()) {
+        let mut most = buf.spare().len();
+        if to_file && let Some(limit) = self.rules.temp_file_write_size() {
+            most = most.min(usize::try_from(limit).unwrap_or(usize::MAX));
+        }
+        match line.kept.conn.poll_read(cx, &mut buf.spare()[..most]) {
             Poll::Ready(Ok(0)) => self.closed(),
             Poll::Ready(Ok(n)) => {
                 line.kept.deadline.clear();

@@ -270,6 +270,11 @@ impl Rules {
         Ok(rules)
     }
 
+    /// `…_temp_file_write_size`, if it was said: bytes written to a temporary file at once.
+    pub fn temp_file_write_size(&self) -> Option<u64> {
+        self.temp_file_write_size_conf
+    }
+
     /// Sizes that do not fit together, in nginx's words.
     fn check(&self, prefix: &str) -> Result<(), Reason> {
         let (count, size) = self.buffers;
