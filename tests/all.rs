@@ -15,6 +15,7 @@ mod autoindex;
 mod command_line;
 mod conf_errors;
 mod directives;
+mod early_hints;
 mod error_page;
 mod gzip;
 mod headers;

@@ -89,6 +89,7 @@ const LOC_TABLE: &[Directive<RawLoc>] = &[
     d("keepalive_min_timeout",        ANY_HTTP, msec(|c| &mut c.keepalive_min_timeout)),
     d("keepalive_requests",           ANY_HTTP, num(0, u32::MAX as i64, |c| &mut c.keepalive_requests)),
     d("keepalive_disable",            ANY_HTTP, call(at_least(1), RawLoc::keepalive_disable)),
+    d("early_hints",                  ANY_HTTP, call(at_least(1), RawLoc::early_hints)),
     d("satisfy",                      ANY_HTTP, choice(&["all", "any"], |c| &mut c.satisfy)),
     d("auth_delay",                   ANY_HTTP, msec(|c| &mut c.auth_delay)),
     d("lingering_close",              ANY_HTTP, choice(&["off", "on", "always"], |c| &mut c.lingering_close)),
@@ -149,6 +150,7 @@ pub struct RawLoc {
     keepalive_min_timeout: Option<Duration>,
     keepalive_requests: Option<i64>,
     keepalive_disable: Option<Browsers>,
+    early_hints: Option<Vec<Template>>,
     satisfy: Option<&'static str>,
     auth_delay: Option<Duration>,
     lingering_close: Option<&'static str>,
@@ -233,6 +235,8 @@ pub struct Loc {
     pub keepalive_min_timeout: Duration,
     pub keepalive_requests: u64,
     pub keepalive_disable: Browsers,
+    /// A 103 of an upstream is passed on if one of these is neither empty nor `0`.
+    pub early_hints: Rc<[Template]>,
     pub satisfy_any: bool,
     pub auth_delay: Duration,
     pub lingering_close: &'static str,
@@ -303,6 +307,7 @@ impl Default for Loc {
             keepalive_min_timeout: KEEPALIVE_MIN_TIMEOUT,
             keepalive_requests: 1000,
             keepalive_disable: Browsers { msie6: true, safari: false },
+            early_hints: Rc::new([]),
             satisfy_any: false,
             auth_delay: Duration::ZERO,
             lingering_close: "on",
@@ -390,6 +395,7 @@ fn merge(raw: RawLoc, up: &Loc, m: &mut Merging) -> Result<Loc, Reason> {
         keepalive_min_timeout: raw.keepalive_min_timeout.unwrap_or(up.keepalive_min_timeout),
         keepalive_requests: raw.keepalive_requests.map_or(up.keepalive_requests, |n| n as u64),
         keepalive_disable: raw.keepalive_disable.unwrap_or(up.keepalive_disable),
+        early_hints: raw.early_hints.map_or_else(|| up.early_hints.clone(), Into::into),
         satisfy_any: raw.satisfy.map_or(up.satisfy_any, |s| s == "any"),
         auth_delay: raw.auth_delay.unwrap_or(up.auth_delay),
         post_action: raw.post_action.map(Rc::from).or_else(|| up.post_action.clone()),
@@ -587,6 +593,16 @@ impl RawLoc {
             None => None,
         };
         self.keepalive_timeout = Some((timeout, header));
+        Ok(())
+    }
+
+    fn early_hints(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        if self.early_hints.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        let args = r.take_args();
+        self.early_hints =
+            Some(args.iter().map(|text| Template::parse(text, r)).collect::<Result<_, _>>()?);
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use std::any::{Any, TypeId};
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
+use std::task::Context;
 use std::time::Instant;
 
 /// What the client asked, as it arrived. Spans refer to the block of `fields`.
@@ -111,6 +112,13 @@ pub struct Tally {
     pub pipelined: bool,
 }
 
+/// How the driver of a request sends what comes before the reply.
+pub trait Interim {
+    /// Sends a 103 with `fields`, or as much as the client takes now; the rest leaves before the
+    /// reply does.
+    fn send_hints(&self, fields: &Fields, cx: &mut Context<'_>);
+}
+
 /// One request on its way.
 pub struct Request {
     /// The configuration it is handled by.
@@ -135,6 +143,8 @@ pub struct Request {
     pub values: Values,
     /// What modules remember.
     pub slots: Slots,
+    /// Takes what is sent before the reply; `None` where nothing may be.
+    pub interim: Option<Rc<dyn Interim>>,
     /// This is a subrequest: it has no driver of its own and is not logged unless asked for.
     pub is_subrequest: bool,
     /// 0 for the client's request; bounded for the ones made of it.
@@ -195,6 +205,7 @@ impl Request {
             captures: RefCell::default(),
             values: Values::default(),
             slots: Slots::default(),
+            interim: None,
             is_subrequest: false,
             depth: 0,
             keep_alive,
@@ -221,6 +232,7 @@ impl Request {
             captures: RefCell::new(self.captures.borrow().clone()),
             values: self.values.inherit(),
             slots: Slots::default(),
+            interim: None,
             is_subrequest: true,
             depth: self.depth + 1,
             keep_alive: self.keep_alive,

@@ -107,9 +107,11 @@ const SMALL_MAX: usize = 4 << 10;
 fn send_small(r: &mut Request, wire: &Wire, ends: Ends, body: &mut Body) -> io::Result<Slice> {
     let mut draft = DRAFT.take();
     draft.clear();
+    wire.pay(&mut draft);
+    let before = draft.len();
     write_head(r, ends, &mut draft);
     r.reply.head_sent = true;
-    r.tally.head_sent = draft.len() as u64;
+    r.tally.head_sent = (draft.len() - before) as u64;
     let mut sent = 0;
     if is_small(r, wire, ends, body, draft.len()) {
         if let Body::Whole(Chunk::Mem(bytes)) = std::mem::take(body) {
@@ -626,6 +628,7 @@ pub struct RateOverride(pub u64);
 /// Sends a 101 and hands the connection over.
 async fn upgrade(r: &mut Request, wire: &Rc<Wire>, tunnel: super::reply::Tunnel) -> After {
     let mut head = Vec::new();
+    wire.pay(&mut head);
     write_head(r, Ends::Nothing, &mut head);
     r.tally.head_sent = head.len() as u64;
     r.reply.head_sent = true;

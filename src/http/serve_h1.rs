@@ -9,10 +9,10 @@ use super::finish::Ending;
 use super::life::Life;
 use super::phase::Verdict;
 use super::reply::in_place;
-use super::request::{Head, Request, Tally};
+use super::request::{Head, Interim, Request, Tally};
 use super::request_body::RequestBody;
 use super::send::{self, After};
-use super::{HttpConf, error_page, phase, ssl, status};
+use super::{Fields, HttpConf, error_page, phase, ssl, status};
 use crate::event::census;
 use crate::io::{Chunk, Conn, Slice};
 use crate::proto::h1::{self, Framing, HeadError, HeadRules, KeepAlive, Progress, RequestHead};
@@ -47,6 +47,8 @@ pub struct Wire {
     expects: Cell<bool>,
     /// Bounds the wait for a head.
     deadline: event::Deadline,
+    /// What is to be sent before anything else: early hints that the socket had no room for.
+    owed: RefCell<Vec<u8>>,
 }
 
 /// Serves requests until the connection ends. `ahead` is what was read of it already.
@@ -58,6 +60,7 @@ pub async fn serve(client: Rc<Client>, http: Rc<HttpConf>, life: Rc<Life>, ahead
         idle: Cell::new(None),
         expects: Cell::new(false),
         deadline: event::Deadline::never(),
+        owed: RefCell::default(),
     });
     loop {
         let arrived = match next_head(&wire, &client, &life).await {
@@ -333,8 +336,11 @@ fn begin(
         completed: false,
         pipelined,
     };
-    let r =
+    let mut r =
         Request::new(http.clone(), client.clone(), Rc::new(head), server, body, tally, keep_alive);
+    if is_new {
+        r.interim = Some(wire.clone());
+    }
     Ending::of(r)
 }
 
@@ -355,7 +361,7 @@ fn head_of(parsed: &RequestHead, block: Vec<u8>, client: &Client) -> Head {
         content_length: None,
         chunked: parsed.framing == Framing::Chunked,
         wire_len: block.len() as u64,
-        fields: super::Fields::over(block),
+        fields: Fields::over(block),
     };
     if let Framing::Length(n) = parsed.framing {
         head.content_length = Some(n);
@@ -455,9 +461,33 @@ impl Wire {
         let _ = self.conn.stream().reset_on_close();
     }
 
+    /// Moves what is to be sent before the reply to `out`.
+    pub fn pay(&self, out: &mut Vec<u8>) {
+        out.append(&mut self.owed.borrow_mut());
+    }
+
     /// Takes what was read behind the request.
     pub fn take_ahead(&self) -> Vec<u8> {
         self.ahead.take()
+    }
+}
+
+impl Interim for Wire {
+    fn send_hints(&self, fields: &Fields, cx: &mut Context<'_>) {
+        let mut owed = self.owed.borrow_mut();
+        owed.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
+        for field in fields.iter() {
+            owed.extend_from_slice(field.name);
+            owed.extend_from_slice(b": ");
+            owed.extend_from_slice(field.value);
+            owed.extend_from_slice(b"\r\n");
+        }
+        owed.extend_from_slice(b"\r\n");
+        // What is wrong with the connection shows when the reply is sent.
+        if let Poll::Ready(Ok(sent)) = self.conn.poll_write(cx, &owed) {
+            owed.drain(..sent);
+            let _ = self.conn.poll_flush(cx);
+        }
     }
 }
 
@@ -467,7 +497,7 @@ struct Source {
     body: h1::Body,
     deadline: event::Deadline,
     timeout: Duration,
-    trailers: Option<super::Fields>,
+    trailers: Option<Fields>,
     ended: bool,
 }
 
@@ -504,7 +534,7 @@ impl Source {
     fn end(&mut self) {
         self.ended = true;
         if let Some((fields, bytes)) = self.body.trailer() {
-            let mut trailers = super::Fields::default();
+            let mut trailers = Fields::default();
             for field in fields {
                 trailers.push_named(field.name.of(bytes), field.value.of(bytes));
             }
@@ -566,7 +596,7 @@ impl Pull for Source {
         }
     }
 
-    fn trailers(&self) -> Option<&super::Fields> {
+    fn trailers(&self) -> Option<&Fields> {
         self.trailers.as_ref()
     }
 }

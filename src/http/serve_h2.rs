@@ -8,7 +8,7 @@ use super::client::Client;
 use super::finish::Ending;
 use super::life::Life;
 use super::phase::Verdict;
-use super::request::{Head, Request, Tally};
+use super::request::{Head, Interim, Request, Tally};
 use super::request_body::RequestBody;
 use super::{Fields, HttpConf, error_page, phase, send, ssl, status};
 use crate::event::census;
@@ -20,6 +20,7 @@ use crate::{event, log, sys};
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
+use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -166,7 +167,9 @@ async fn one(
         completed: false,
         pipelined: false,
     };
-    let r = Request::new(http, client, Rc::new(head), server, body, tally, true);
+    let respond = Rc::new(Respond(RefCell::new(respond)));
+    let mut r = Request::new(http, client, Rc::new(head), server, body, tally, true);
+    r.interim = Some(respond.clone());
     let mut r = Ending::of(r);
     let (count, size) = r.place.server.root.core.large_client_header_buffers;
     let too_large = (r.head.wire_len > count * size)
@@ -174,7 +177,7 @@ async fn one(
     let fault = fault.or(too_large).or_else(|| place_uri(&mut r, &path));
     if let (None, Some(code)) = (&fault, ssl::objection(&r)) {
         phase::lead(&mut r, Verdict::Finish(code)).await;
-        reply(&mut r, respond, limits).await;
+        reply(&mut r, &respond, limits).await;
         return r.end().await;
     }
     match fault {
@@ -184,7 +187,7 @@ async fn one(
         }
         None => phase::run(&mut r).await,
     }
-    reply(&mut r, respond, limits).await;
+    reply(&mut r, &respond, limits).await;
     r.end().await;
 }
 
@@ -355,9 +358,28 @@ impl Pull for Incoming {
 
 // ---- the reply -----------------------------------------------------------------------------
 
-async fn reply(r: &mut Request, mut respond: SendResponse<Slice>, limits: Limits) {
+/// The sending half of a stream.
+struct Respond(RefCell<SendResponse<Slice>>);
+
+impl Interim for Respond {
+    fn send_hints(&self, fields: &Fields, _: &mut Context<'_>) {
+        let mut hints = http::Response::new(());
+        *hints.status_mut() = http::StatusCode::EARLY_HINTS;
+        for field in fields.iter() {
+            let name = http::HeaderName::from_bytes(field.name);
+            if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(field.value)) {
+                hints.headers_mut().append(name, value);
+            }
+        }
+        // A stream that is gone shows when the reply is sent.
+        let _ = self.0.borrow_mut().send_informational(hints);
+    }
+}
+
+async fn reply(r: &mut Request, respond: &Respond, limits: Limits) {
+    let send_reset = |reason| respond.0.borrow_mut().send_reset(reason);
     if r.reply.is_dropped {
-        return respond.send_reset(Reason::REFUSED_STREAM);
+        return send_reset(Reason::REFUSED_STREAM);
     }
     send::run_filters(r).await;
     let mut body = std::mem::take(&mut r.reply.body);
@@ -368,13 +390,14 @@ async fn reply(r: &mut Request, mut respond: SendResponse<Slice>, limits: Limits
     send::make_location_absolute(r);
     let Some(head) = response(r, &body) else {
         log::error!(&*r, "invalid header in response");
-        return respond.send_reset(Reason::INTERNAL_ERROR);
+        return send_reset(Reason::INTERNAL_ERROR);
     };
     r.tally.head_sent =
         head.headers().iter().map(|(n, v)| n.as_str().len() + v.len() + 2).sum::<usize>() as u64;
     r.tally.sent = r.tally.head_sent;
     r.reply.head_sent = true;
-    let mut stream = match respond.send_response(head, ends) {
+    let sent = respond.0.borrow_mut().send_response(head, ends);
+    let mut stream = match sent {
         Ok(stream) => stream,
         Err(error) => return log::info!(&*r, "{error} while sending response to client"),
     };

@@ -70,6 +70,17 @@ impl H2 {
         })
     }
 
+    /// Waits for a reply before the reply of one stream.
+    pub fn hints(&mut self, answer: &mut ResponseFuture) -> Result<Response, h2::Error> {
+        let connection = &mut self.connection;
+        let next = std::future::poll_fn(|cx| answer.poll_informational(cx));
+        drive(next, || {
+            let _ = Pin::new(&mut *connection).poll(&mut Context::from_waker(Waker::noop()));
+        })
+        .expect("an informational reply")
+        .map(|head| of_head(head.status(), head.headers()))
+    }
+
     /// Waits until the server has closed the connection.
     #[track_caller]
     pub fn expect_closed(mut self) {
@@ -97,14 +108,19 @@ impl H2 {
     }
 }
 
-async fn read(answer: ResponseFuture) -> Result<Response, h2::Error> {
-    let (head, mut stream) = answer.await?.into_parts();
-    let mut response = Response { status: head.status.as_u16(), ..Response::default() };
-    for (name, value) in &head.headers {
+fn of_head(status: http::StatusCode, headers: &http::HeaderMap) -> Response {
+    let mut response = Response { status: status.as_u16(), ..Response::default() };
+    for (name, value) in headers {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         response.head += &format!("{name}: {value}\n");
         response.headers.push((name.to_string(), value));
     }
+    response
+}
+
+async fn read(answer: ResponseFuture) -> Result<Response, h2::Error> {
+    let (head, mut stream) = answer.await?.into_parts();
+    let mut response = of_head(head.status, &head.headers);
     while let Some(data) = stream.data().await {
         let data = data?;
         stream.flow_control().release_capacity(data.len())?;

@@ -3,6 +3,7 @@
 
 use super::answer::{self, Elsewhere};
 use super::body::{Begin, Line, ReplyBody};
+use super::hints;
 use super::next::{Failed, Progress};
 use super::rules::Rules;
 use super::secure::Handshake;
@@ -578,6 +579,8 @@ struct Exchange<'a> {
     input: Option<Buf>,
     write_error: Option<std::io::Error>,
     watches_client: bool,
+    /// Bytes of early hints so far.
+    hinted: usize,
 }
 
 impl<'a> Exchange<'a> {
@@ -603,6 +606,7 @@ impl<'a> Exchange<'a> {
             input: None,
             write_error: None,
             watches_client: trip.watches_client,
+            hinted: 0,
         }
     }
 
@@ -705,7 +709,7 @@ impl<'a> Exchange<'a> {
                     return Poll::Ready(Err(Broken::Failed(Failed::Error)));
                 }
             }
-            let step = self.parse(talk, &mut input);
+            let step = self.parse(talk, &mut input, cx);
             self.input = Some(input);
             if let Some(done) = step {
                 return Poll::Ready(done);
@@ -714,12 +718,22 @@ impl<'a> Exchange<'a> {
     }
 
     /// Looks at what has come; gives the head's length when it is whole and final.
-    fn parse<T: Talk>(&self, talk: &mut T, input: &mut Buf) -> Option<Result<usize, Broken>> {
+    fn parse<T: Talk>(
+        &mut self,
+        talk: &mut T,
+        input: &mut Buf,
+        cx: &mut Context<'_>,
+    ) -> Option<Result<usize, Broken>> {
         let max = (self.rules.buffer_size as usize).min(input.capacity());
         loop {
             match talk.read_head(input.filled(), max) {
                 Ok(HeadStep::Partial) => return None,
                 Ok(HeadStep::Complete(len)) if talk.head().is_interim() => {
+                    self.hinted += len;
+                    if talk.head().status == 103 {
+                        let fits = self.hinted <= max;
+                        hints::pass_on(self.r, talk.head(), input.filled(), &self.rules, fits, cx);
+                    }
                     input.consume(len);
                     input.compact();
                     talk.reset();
