@@ -13,7 +13,7 @@ pub struct Normalised {
     pub used: usize,
 }
 
-/// The path leads above the root, decodes to NUL or holds a broken `%` sequence.
+/// The path leads above the root, holds NUL, decoded or not, or a broken `%` sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadPath;
 
@@ -35,6 +35,7 @@ pub fn normalise(
     while let Some(&b) = path.get(at) {
         let (byte, width) = match b {
             b'?' | b'#' => break,
+            0 => return Err(BadPath),
             b'%' => (decode(path.get(at + 1..at + 3))?, 3),
             b => (b, 1),
         };
@@ -214,6 +215,7 @@ mod tests {
             ("/a%", "bad"),
             ("/a%zz", "bad"),
             ("/a%00", "bad"),
+            ("/a\0b", "bad"),
             ("/a%02", "/a\u{2}"),
             ("/a%3fb%23c%25d", "/a?b#c%d"),
             ("/%252e%252e/b", "/%2e%2e/b"),
