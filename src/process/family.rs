@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 pub const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// The first pause before a place is filled again after such a death; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A worker a second is no spin, and clients who wait to be accepted do not wait long.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What a child is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +184,7 @@ mod tests {
         let old = family.remove(1).unwrap();
         family.vacate(&old, killed, now + Duration::from_secs(60));
         assert_eq!(family.take_due(now + Duration::from_secs(60))[0].early_deaths, 0);
-        for (deaths, pause) in [(0, 100), (1, 200), (3, 800), (30, 10_000)] {
+        for (deaths, pause) in [(0, 100), (1, 200), (3, 800), (30, 1_000)] {
             let _held = child(&mut family, 2, deaths);
             let young = family.remove(2).unwrap();
             family.vacate(&young, killed, now);
