@@ -21,6 +21,7 @@ pub static HTTP: Modules = &[
     &Entry::<referer::Referer>::NEW,
     &Entry::<secure_link::SecureLink>::NEW,
     &Entry::<keyval::Keyval>::NEW,
+    &Entry::<table::Table>::NEW,
     // Who it is, and how much is let through.
     &Entry::<realip::RealIp>::NEW,
     &Entry::<limit_req::LimitReq>::NEW,

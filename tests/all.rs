@@ -11,6 +11,7 @@ mod harness;
 
 mod access;
 mod agent;
+mod agent_table;
 mod autoindex;
 mod command_line;
 mod conf_errors;

@@ -34,4 +34,5 @@ fn the_main_one() {
 #[test]
 fn the_risk_example() {
     passes("conf/examples/risk.conf");
+    passes("conf/examples/blocklist.conf");
 }

@@ -8,6 +8,7 @@
 //! - [`cells`]: named blocks of counters (stub_status, state of upstream peers).
 //! - [`queue`]: bounded and lossy, many producers to one consumer.
 //! - [`snapshot`]: an immutable blob, built off-path, mapped read-only.
+//! - [`prefixes`]: networks and their values in a snapshot, found by the longest match.
 //! - [`inherit`]: what a new binary must be told to find all this again.
 //!
 //! **Invariant:** every value read from a region is a claim. It is range-checked by the slice it
@@ -26,11 +27,13 @@ pub mod dict;
 pub mod cells;
 pub mod queue;
 pub mod snapshot;
+pub mod prefixes;
 pub mod inherit;
 
 pub use cells::{Block, Cells};
 pub use dict::{Dict, Init, Put, RECORD_MAX, Record, Room, Update, Value};
 pub use inherit::{Bequest, ShmKind};
+pub use prefixes::Prefixes;
 pub use queue::Queue;
 pub use region::{OpenError, Region};
 pub use snapshot::{Snapshot, SnapshotBuilder};

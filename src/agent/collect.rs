@@ -72,7 +72,7 @@ impl From {
 
 /// Why a source gave nothing.
 #[derive(Debug, thiserror::Error)]
-enum NoBody {
+pub enum NoBody {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("it took too long")]
@@ -94,7 +94,7 @@ pub async fn keep(collector: Rc<Collector>, zones: KeyvalZones) {
     let about = |what| Complaint::new(format!("collect {}: {what}", collector.url));
     let (missing, nonsense) = (about("could not be read"), about("items were no changes"));
     loop {
-        match Deadline::after(PATIENCE).bound(fetch(&collector.from)).await {
+        match Deadline::after(PATIENCE).bound(fetch(&collector.from, BODY_MAX_BYTES)).await {
             Ok(Ok(body)) => apply(&body, &collector.zone, &zones, &nonsense).await,
             Ok(Err(why)) => missing.count(1, &why, b""),
             Err(_) => missing.count(1, &NoBody::TimedOut, b""),
@@ -119,11 +119,12 @@ async fn apply(body: &[u8], zone: &str, zones: &KeyvalZones, nonsense: &Complain
     }
 }
 
-async fn fetch(from: &From) -> Result<Vec<u8>, NoBody> {
+/// Reads all of it, `max_bytes` at most.
+pub async fn fetch(from: &From, max_bytes: usize) -> Result<Vec<u8>, NoBody> {
     match from {
         From::File(path) => {
             let path = path.clone();
-            in_thread(move || read_file(&path)).await
+            in_thread(move || read_file(&path, max_bytes)).await
         }
         From::Http { host, port, target } => {
             let (name, port) = (host.clone(), *port);
@@ -134,10 +135,10 @@ async fn fetch(from: &From) -> Result<Vec<u8>, NoBody> {
             let stream = io::connect(&Address::Inet(address.await?), &Departure::default()).await?;
             let named = if host.contains(':') { format!("[{host}]") } else { host.clone() };
             let request = format!(
-                "GET {target} HTTP/1.1\r\nHost: {named}:{port}\r\nAccept: application/json\r\n\
+                "GET {target} HTTP/1.1\r\nHost: {named}:{port}\r\nAccept: */*\r\n\
                  User-Agent: tollbar\r\nConnection: close\r\n\r\n"
             );
-            talk(&Conn::plain(stream), request.as_bytes()).await
+            talk(&Conn::plain(stream), request.as_bytes(), max_bytes).await
         }
     }
 }
@@ -149,13 +150,13 @@ async fn in_thread<T: Send + 'static>(
     job.await.map_err(|_| NoBody::Busy)?
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, NoBody> {
+fn read_file(path: &Path, max_bytes: usize) -> Result<Vec<u8>, NoBody> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(BODY_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > BODY_MAX_BYTES { Err(NoBody::TooLarge) } else { Ok(bytes) }
+    File::open(path)?.take(max_bytes as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > max_bytes { Err(NoBody::TooLarge) } else { Ok(bytes) }
 }
 
-async fn talk(conn: &Conn, request: &[u8]) -> Result<Vec<u8>, NoBody> {
+async fn talk(conn: &Conn, request: &[u8], max_bytes: usize) -> Result<Vec<u8>, NoBody> {
     conn.write_all(request).await?;
     let mut buffer = Vec::new();
     let mut ended = false;
@@ -177,7 +178,7 @@ async fn talk(conn: &Conn, request: &[u8]) -> Result<Vec<u8>, NoBody> {
         let mut at = 0;
         loop {
             match body.next(&buffer, &mut at).map_err(|_| NoBody::Broken)? {
-                Piece::Data(range) if content.len() + range.len() > BODY_MAX_BYTES => {
+                Piece::Data(range) if content.len() + range.len() > max_bytes => {
                     return Err(NoBody::TooLarge);
                 }
                 Piece::Data(range) => content.extend_from_slice(&buffer[range]),
@@ -236,7 +237,7 @@ mod tests {
         });
         let from = From::Http { host: "127.0.0.1".into(), port, target: "/".into() };
         let mut reactor = event::Reactor::new().unwrap();
-        let got = reactor.block_on(async move { fetch(&from).await });
+        let got = reactor.block_on(async move { fetch(&from, 100).await });
         server.join().unwrap();
         got
     }

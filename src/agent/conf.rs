@@ -3,10 +3,12 @@
 use super::Agent;
 use super::collect::{Collector, From};
 use super::feed::Feed;
+use super::table;
 use crate::conf::*;
 use crate::event::{Wanted, ZoneTable};
 use crate::http::keyval::KeyvalZones;
 use crate::http::sampling::{Sample, Samples};
+use crate::http::table::Tables;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use std::time::Duration;
 pub struct AgentBlock {
     feeds: Vec<Rc<Feed>>,
     collectors: Vec<Rc<Collector>>,
+    tables: Vec<Rc<table::Feed>>,
     has_samples: bool,
 }
 
@@ -22,10 +25,16 @@ const TABLE: &[Directive<AgentBlock>] = &[
     d("helper", AGENT, call(at_least(2), AgentBlock::helper)),
     d("collect", AGENT, call(between(2, 3), AgentBlock::collect)),
     d("sample", AGENT, call(at_least(2), AgentBlock::sample)),
+    d("table", AGENT, call(between(2, 4), AgentBlock::table)),
 ];
 
 /// Programs and sources that one block may have, each.
 const MEMBERS_MAX: usize = 64;
+/// How often a source is looked at.
+const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// The longest name of a table, bytes.
+const NAME_MAX_BYTES: usize = 100;
 /// A sample's queue, bytes.
 const QUEUE_BYTES: u64 = 1 << 20;
 
@@ -49,6 +58,7 @@ impl AgentBlock {
         let agent = Agent {
             feeds: self.feeds,
             collectors: self.collectors,
+            tables: self.tables,
             zones: r.shelf.of::<KeyvalZones>().clone(),
             samples: r.shelf.of::<Samples>().clone(),
             tasks: Default::default(),
@@ -89,29 +99,52 @@ impl AgentBlock {
     fn collect(&mut self, r: &mut Reading) -> Result<(), Reason> {
         let args = r.take_args();
         let url = args[0].clone();
-        let (mut zone, mut interval) = (None, Duration::from_secs(10));
+        let (mut zone, mut interval) = (None, INTERVAL_DEFAULT);
         for arg in &args[1..] {
             let invalid = || Reason::InvalidParameter(arg.clone());
             match arg.split_once('=').ok_or_else(invalid)? {
                 ("zone", name) if !name.is_empty() => zone = Some(name.to_owned()),
-                ("interval", text) => {
-                    let least = |time: &Duration| *time >= Duration::from_millis(100);
-                    interval = value::milliseconds(text).filter(least).ok_or_else(invalid)?;
-                }
+                ("interval", text) => interval = read_interval(text).ok_or_else(invalid)?,
                 _ => return Err(invalid()),
             }
         }
         let zone = zone.ok_or_else(|| Reason::says("\"collect\" must have \"zone\" parameter"))?;
         KeyvalZones::refer(r, &zone)?;
-        if url.starts_with("https://") {
-            return Err(Reason::says(format!("https is not supported in \"collect {url}\"")));
-        }
-        let from = From::parse(&url, |path| r.paths.in_prefix(path))
-            .ok_or_else(|| Reason::says(format!("invalid source \"{url}\"")))?;
+        let from = read_source("collect", &url, r)?;
         if self.collectors.len() == MEMBERS_MAX {
             return Err(Reason::says("too many sources"));
         }
         self.collectors.push(Rc::new(Collector { url, from, zone, interval }));
+        Ok(())
+    }
+
+    fn table(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        let args = r.take_args();
+        let (name, url) = (args[0].clone(), args[1].clone());
+        let mut interval = INTERVAL_DEFAULT;
+        for arg in &args[2..] {
+            let invalid = || Reason::InvalidParameter(arg.clone());
+            match arg.split_once('=').ok_or_else(invalid)? {
+                ("interval", text) => interval = read_interval(text).ok_or_else(invalid)?,
+                ("type", "ip") => {}
+                ("type", "string" | "prefix") => {
+                    return Err(Reason::says(format!("\"{arg}\" of \"table\" is not supported")));
+                }
+                _ => return Err(invalid()),
+            }
+        }
+        if name.is_empty() || name.len() > NAME_MAX_BYTES {
+            return Err(Reason::says(format!("invalid table name \"{name}\"")));
+        }
+        let from = read_source("table", &url, r)?;
+        let table = Tables::declare(r, &name)?;
+        if self.tables.iter().any(|known| Rc::ptr_eq(&known.table, &table)) {
+            return Err(Reason::says(format!("duplicate table \"{name}\"")));
+        }
+        if self.tables.len() == MEMBERS_MAX {
+            return Err(Reason::says("too many tables"));
+        }
+        self.tables.push(Rc::new(table::Feed { table, url, from, interval }));
         Ok(())
     }
 
@@ -143,6 +176,18 @@ impl AgentBlock {
         self.has_samples = true;
         Ok(())
     }
+}
+
+fn read_interval(text: &str) -> Option<Duration> {
+    value::milliseconds(text).filter(|time| *time >= INTERVAL_MIN)
+}
+
+fn read_source(directive: &str, url: &str, r: &Reading) -> Result<From, Reason> {
+    if url.starts_with("https://") {
+        return Err(Reason::says(format!("https is not supported in \"{directive} {url}\"")));
+    }
+    From::parse(url, |path| r.paths.in_prefix(path))
+        .ok_or_else(|| Reason::says(format!("invalid source \"{url}\"")))
 }
 
 /// `fields="$a $b"` is two words to the language, which knows quotes only around a whole word; it

@@ -1,8 +1,10 @@
 //! Shared memory zones: kept by name over reloads and binary upgrades.
 use crate::event::{Memory, Zone};
 use crate::log;
-use crate::sys::time;
-use std::os::fd::BorrowedFd;
+use crate::sys::board::Board;
+use crate::sys::{process, time};
+use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use tollbar_shm::inherit::{Bequest, ShmKind};
@@ -19,6 +21,8 @@ struct Held {
     name: String,
     tag: String,
     memory: Memory,
+    /// What lies on a board, while it is being bequeathed.
+    notice: RefCell<Option<OwnedFd>>,
 }
 
 impl Zones {
@@ -46,20 +50,21 @@ impl Zones {
                 _ => {}
             }
             zone.open(memory.clone());
-            zones.0.push(Held { name, tag, memory });
+            zones.0.push(Held { name, tag, memory, notice: RefCell::default() });
         }
         Ok(zones)
     }
 
-    /// The list of all zones for the environment of a new binary.
+    /// The list of all zones for the environment of a new binary. Of a board, what lies on it now
+    /// is meant.
     pub fn list(&self) -> String {
-        let all: Vec<Bequest> = self.0.iter().map(Held::bequest).collect();
+        let all: Vec<Bequest> = self.0.iter().filter_map(Held::bequest).collect();
         Bequest::encode(&all)
     }
 
-    /// Whether a program that is executed finds the memory.
+    /// Whether a program that is executed finds the memory that `list` has named.
     pub fn keep_over_exec(&self, keep: bool) -> Result<(), OpenError> {
-        self.0.iter().try_for_each(|held| region(&held.memory).keep_over_exec(keep))
+        self.0.iter().try_for_each(|held| held.keep_over_exec(keep))
     }
 
     /// Takes over what the binary before us has left. What cannot be used is logged and let go.
@@ -68,7 +73,10 @@ impl Zones {
         for bequest in Bequest::decode(list) {
             let Some((tag, name)) = bequest.name.split_once(':') else { continue };
             match adopt(&bequest) {
-                Ok(memory) => zones.0.push(Held { name: name.into(), tag: tag.into(), memory }),
+                Ok(memory) => {
+                    let (name, tag, notice) = (name.into(), tag.into(), RefCell::default());
+                    zones.0.push(Held { name, tag, memory, notice });
+                }
                 Err(error) => {
                     log::crit!("inherited shared memory zone \"{name}\" is not usable: {error}");
                 }
@@ -86,9 +94,31 @@ impl Zones {
 }
 
 impl Held {
-    fn bequest(&self) -> Bequest {
+    /// `None`: a board without a notice.
+    fn bequest(&self) -> Option<Bequest> {
         let name = format!("{}:{}", self.tag, self.name);
-        Bequest::new(kind(&self.memory), &name, size_of(&self.memory), fd(&self.memory))
+        let (kind, size) = (kind(&self.memory), size_of(&self.memory));
+        if let Memory::Board(board) = &self.memory {
+            *self.notice.borrow_mut() = board.look().ok().flatten();
+        }
+        match region(&self.memory) {
+            Some(region) => Some(Bequest::new(kind, &name, size, region.fd())),
+            None => Some(Bequest::new(kind, &name, size, self.notice.borrow().as_ref()?.as_fd())),
+        }
+    }
+
+    fn keep_over_exec(&self, keep: bool) -> Result<(), OpenError> {
+        if let Some(region) = region(&self.memory) {
+            return region.keep_over_exec(keep);
+        }
+        if !keep {
+            self.notice.take();
+            return Ok(());
+        }
+        match &*self.notice.borrow() {
+            Some(notice) => Ok(process::keep_over_exec(notice.as_fd(), true)?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -98,7 +128,7 @@ fn create(zone: &Zone) -> Result<Memory, OpenError> {
         ShmKind::Dict => Memory::Dict(Arc::new(Dict::create(name, size)?)),
         ShmKind::Cells => Memory::Cells(Rc::new(Cells::create(name, size as usize)?)),
         ShmKind::Queue => Memory::Queue(Rc::new(Queue::create(name, size)?)),
-        ShmKind::Snapshot => return Err(OpenError::Refused("a snapshot is no zone")),
+        ShmKind::Snapshot => Memory::Board(Rc::new(Board::new()?)),
     })
 }
 
@@ -108,7 +138,11 @@ fn adopt(bequest: &Bequest) -> Result<Memory, OpenError> {
         ShmKind::Dict => Memory::Dict(Arc::new(Dict::open(fd)?)),
         ShmKind::Cells => Memory::Cells(Rc::new(Cells::open(fd)?)),
         ShmKind::Queue => Memory::Queue(Rc::new(Queue::open(fd)?)),
-        ShmKind::Snapshot => return Err(OpenError::Refused("a snapshot is no zone")),
+        ShmKind::Snapshot => {
+            let board = Board::new()?;
+            board.replace(fd.as_fd())?;
+            Memory::Board(Rc::new(board))
+        }
     })
 }
 
@@ -117,6 +151,7 @@ fn kind(memory: &Memory) -> ShmKind {
         Memory::Dict(_) => ShmKind::Dict,
         Memory::Cells(_) => ShmKind::Cells,
         Memory::Queue(_) => ShmKind::Queue,
+        Memory::Board(_) => ShmKind::Snapshot,
     }
 }
 
@@ -126,19 +161,18 @@ fn size_of(memory: &Memory) -> u64 {
         Memory::Dict(dict) => dict.capacity(),
         Memory::Cells(cells) => cells.capacity() as u64,
         Memory::Queue(queue) => queue.capacity(),
+        Memory::Board(_) => 1,
     }
 }
 
-fn region(memory: &Memory) -> &Region {
+/// `None`: a board, whose memory changes.
+fn region(memory: &Memory) -> Option<&Region> {
     match memory {
-        Memory::Dict(dict) => dict.region(),
-        Memory::Cells(cells) => cells.region(),
-        Memory::Queue(queue) => queue.region(),
+        Memory::Dict(dict) => Some(dict.region()),
+        Memory::Cells(cells) => Some(cells.region()),
+        Memory::Queue(queue) => Some(queue.region()),
+        Memory::Board(_) => None,
     }
-}
-
-fn fd(memory: &Memory) -> BorrowedFd<'_> {
-    region(memory).fd()
 }
 
 fn carry_dict(name: &str, old: &Dict, new: &Dict) {
@@ -167,8 +201,8 @@ mod tests {
     use super::*;
     use crate::event::ZoneTable;
     use std::sync::atomic::Ordering::Relaxed;
-    use tollbar_shm::Put;
     use tollbar_shm::dict::Owned;
+    use tollbar_shm::{Put, Snapshot, SnapshotBuilder};
 
     fn wanted(list: &[(&str, &'static str, u64)]) -> Vec<Rc<Zone>> {
         let mut table = ZoneTable::default();
@@ -211,16 +245,23 @@ mod tests {
             table.want("a:b", "keyval", Some(1 << 20)).unwrap();
             table.want_cells("peers", "upstream", blocks).unwrap();
             table.want_queue("samples", "agent", 1 << 16).unwrap();
+            table.want_board("nets", "table", true).unwrap();
             table.finish().unwrap()
         };
         let ours = want(64);
         let zones = Zones::open(&ours, &Zones::default()).unwrap();
         ours[0].dict().set(b"k", Put::number(7.0), 1).unwrap();
         ours[1].cells().block(b"one").unwrap()[2].store(5, Relaxed);
+        let snapshot = SnapshotBuilder::new("nets", 1).unwrap().finish(7).unwrap();
+        ours[3].board().replace(snapshot.fd()).unwrap();
         // As after exec: descriptors of the same numbers, which nobody owns.
         let bequests = zones.0.iter().map(|held| {
-            let copy = fd(&held.memory).try_clone_to_owned().unwrap();
-            Bequest { fd: std::os::fd::IntoRawFd::into_raw_fd(copy), ..held.bequest() }
+            let bequest = held.bequest().unwrap();
+            let copy = match &*held.notice.borrow() {
+                Some(notice) => notice.try_clone().unwrap(),
+                None => region(&held.memory).unwrap().fd().try_clone_to_owned().unwrap(),
+            };
+            Bequest { fd: std::os::fd::IntoRawFd::into_raw_fd(copy), ..bequest }
         });
         let heir = Zones::inherit(&Bequest::encode(&bequests.collect::<Vec<_>>()));
         let theirs = want(128);
@@ -231,5 +272,7 @@ mod tests {
         let mut record = Vec::new();
         assert!(ours[2].queue().pop(&mut record).is_some());
         assert_eq!(record, b"sample");
+        let notice = theirs[3].board().look().unwrap().unwrap();
+        assert_eq!(Snapshot::open(notice, 1).unwrap().generation(), 7);
     }
 }

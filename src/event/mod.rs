@@ -38,7 +38,8 @@ pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
 pub use listen::{Accepted, Accepting, Acceptor, listen};
 pub use notify::Notify;
 pub use offload::{
-    Busy, DEFAULT_POOL, Lost, Offloaded, ThreadPools, offload, offload_by, set_offload,
+    Busy, DEFAULT_POOL, Lost, Offloaded, ThreadPools, offload, offload_by, offload_quietly,
+    set_offload,
 };
 pub use oneshot::{Canceled, Receiver, Sender, oneshot};
 pub use reactor::{Reactor, Turn, is_running, now, spawn, wake_all, yield_now};

@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,11 +17,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::reactor::{current, now};
+use crate::sys::user;
 
 /// How long a job may wait for a thread unless it says otherwise.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const THREADS_DEFAULT: usize = 4;
 const QUEUE_DEFAULT: usize = 4096;
+const QUIET_NICE: i32 = 10;
 
 /// Thread pools by name, on the reading's shelf. All names stand for the one set of threads that
 /// a worker has; those of `default` say how many there are.
@@ -99,6 +101,25 @@ pub fn offload_by<T: Send + 'static>(
     };
     current().offload.push(Box::new(run))?;
     Ok(Offloaded { shared })
+}
+
+/// As `offload`, for work that takes long and has time: in a thread of its own, which gives way
+/// to everybody else.
+pub fn offload_quietly<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<Offloaded<T>, Busy> {
+    offload(move || {
+        let quiet = move || {
+            // At full priority it would be done as well.
+            let _ = user::set_priority(QUIET_NICE);
+            job()
+        };
+        // Either error ends as `Lost::Panicked`.
+        match std::thread::Builder::new().name("quiet".into()).spawn(quiet) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(error) => resume_unwind(Box::new(error)),
+        }
+    })
 }
 
 /// How many threads there may be and how many jobs may wait. Jobs under way are not touched.
@@ -294,6 +315,9 @@ mod tests {
             let lost = offload(|| -> u8 { panic!("on purpose") }).unwrap().await;
             assert_eq!(lost, Err(Lost::Panicked));
             assert_eq!(offload(|| 1).unwrap().await, Ok(1));
+            let lost = offload_quietly(|| -> u8 { panic!("on purpose") }).unwrap().await;
+            assert_eq!(lost, Err(Lost::Panicked));
+            assert_eq!(offload_quietly(|| 1).unwrap().await, Ok(1));
         });
     }
 

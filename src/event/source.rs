@@ -212,6 +212,12 @@ impl<F: AsFd> Watch<F> {
         Ok(Watch { source: Some(source), fd })
     }
 
+    /// Watches what stays readable for ever, for the next thing that comes.
+    pub fn of_edges(fd: F) -> io::Result<Watch<F>> {
+        let source = Source::new(fd.as_fd(), Trigger::Edge)?;
+        Ok(Watch { source: Some(source), fd })
+    }
+
     pub fn fd(&self) -> &F {
         &self.fd
     }

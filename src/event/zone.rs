@@ -3,10 +3,12 @@
 //! A directive (`limit_req_zone`, `keyval_zone`, `upstream { zone … }`) wants a zone while the file
 //! is read; `cycle` opens all wanted zones before it forks, keeping those of the running cycle by
 //! name, over a binary upgrade too; from then on [`Zone::dict`] (or `cells`, `queue`) gives the
-//! memory in every process.
+//! memory in every process. A board is such a zone too: what lies on it is a sealed snapshot, and
+//! [`Zone::board`] gives it.
 //!
 //! **Invariant:** one name is one zone of one kind: `tag` says whose it is.
 use crate::conf::{Reading, Reason, value};
+use crate::sys::board::Board;
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -36,6 +38,8 @@ pub enum Memory {
     Dict(Arc<Dict>),
     Cells(Rc<Cells>),
     Queue(Rc<Queue>),
+    /// Where the snapshot lies that is in force.
+    Board(Rc<Board>),
 }
 
 impl Zone {
@@ -63,6 +67,13 @@ impl Zone {
     pub fn queue(&self) -> &Queue {
         match self.memory() {
             Memory::Queue(queue) => queue,
+            _ => unreachable!("a zone has the kind it was wanted with"),
+        }
+    }
+
+    pub fn board(&self) -> &Board {
+        match self.memory() {
+            Memory::Board(board) => board,
             _ => unreachable!("a zone has the kind it was wanted with"),
         }
     }
@@ -127,6 +138,16 @@ impl ZoneTable {
         self.want_kind(name, tag, ShmKind::Queue, Some(size_bytes))
     }
 
+    /// The same for a board with a snapshot. `declared` is false for a mere reference.
+    pub fn want_board(
+        &mut self,
+        name: &str,
+        tag: &'static str,
+        declared: bool,
+    ) -> Result<Rc<Zone>, Reason> {
+        self.want_kind(name, tag, ShmKind::Snapshot, declared.then_some(1))
+    }
+
     fn want_kind(
         &mut self,
         name: &str,
@@ -161,6 +182,9 @@ impl ZoneTable {
     /// Every zone, after reading: one that was only referred to is nginx's "zero size" error.
     pub fn finish(self) -> Result<Vec<Rc<Zone>>, String> {
         match self.zones.iter().find(|zone| zone.size() == 0) {
+            Some(zone) if zone.kind == ShmKind::Snapshot => {
+                Err(format!("unknown {} \"{}\"", zone.tag, zone.name))
+            }
             Some(zone) => Err(format!("zero size shared memory zone \"{}\"", zone.name)),
             None => Ok(self.zones),
         }

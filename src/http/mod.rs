@@ -48,6 +48,7 @@ pub mod service;
 pub mod ssl;
 pub mod status;
 pub mod subrequest;
+pub mod table;
 pub mod template;
 pub mod transform;
 pub mod upstream;

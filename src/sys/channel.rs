@@ -59,11 +59,20 @@ impl Channel {
 
     /// Receives one message. One that does not fit `buf` is an error, and lost.
     pub fn receive(&self, buf: &mut [u8]) -> io::Result<Message> {
+        self.take(buf, MsgFlags::empty())
+    }
+
+    /// A copy of the message that waits longest, with descriptors of its own; it goes on waiting.
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<Message> {
+        self.take(buf, MsgFlags::MSG_PEEK)
+    }
+
+    fn take(&self, buf: &mut [u8], how: MsgFlags) -> io::Result<Message> {
         let mut room = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
         let fd = self.0.as_raw_fd();
         let mut pieces = [IoSliceMut::new(buf)];
         let received = loop {
-            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC | how;
             match recvmsg::<()>(fd, &mut pieces, Some(&mut room), flags) {
                 Err(nix::errno::Errno::EINTR) => {}
                 other => break other?,

@@ -8,6 +8,7 @@
 //! - `socket`: addresses, accept, connect, send, receive, send_file, options, TCP_INFO
 //! - `allocator`: how jemalloc is set
 //! - `channel`: pairs of processes that pass messages and descriptors
+//! - `board`: where one process leaves a descriptor for all others
 //! - `file`: open, facts, read, temporary files, replacing
 //! - `poll`: level-triggered interest · `waker`: task wakers without reference counts
 //! - `time`: the wall clock, and its texts, made once a second
@@ -16,6 +17,7 @@
 //! outside names `libc`.
 
 pub mod allocator;
+pub mod board;
 pub mod channel;
 pub mod file;
 pub mod listener;

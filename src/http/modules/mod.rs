@@ -31,5 +31,6 @@ pub mod split_clients;
 pub mod static_file;
 pub mod stub_status;
 pub mod sub_filter;
+pub mod table;
 pub mod try_files;
 pub mod userid;
