@@ -33,10 +33,11 @@ fn measure(name: &str, values: usize, net: impl Fn(&mut Random) -> (IpAddr, u8))
         builder.add(ip, length, format!("value {}", n % values).as_bytes()).expect("within limits");
         asked.extend([ip, net(&mut random).0]);
     }
-    let table = builder.finish("bench", 1, 1).expect("a table");
+    let table = builder.finish("bench", 1, 1, &mut || ()).expect("a table");
     let built = begun.elapsed();
     let begun = Instant::now();
-    let again = Prefixes::open(table.fd().try_clone_to_owned().expect("a copy")).expect("sound");
+    let again = Prefixes::open(table.fd().try_clone_to_owned().expect("a copy"), &mut || ())
+        .expect("sound");
     let checked = begun.elapsed();
     for n in (1..asked.len()).rev() {
         asked.swap(n, (random.next() % (n as u64 + 1)) as usize);

@@ -47,7 +47,16 @@ impl SnapshotBuilder {
     }
 
     /// Seals it under a generation number. The descriptor is close-on-exec.
-    pub fn finish(mut self, generation: u64) -> Result<Snapshot, OpenError> {
+    pub fn finish(self, generation: u64) -> Result<Snapshot, OpenError> {
+        self.finish_in_steps(generation, &mut || ())
+    }
+
+    /// The same, calling `step` between short pieces of work.
+    pub fn finish_in_steps(
+        mut self,
+        generation: u64,
+        step: &mut dyn FnMut(),
+    ) -> Result<Snapshot, OpenError> {
         self.write_block()?;
         let words = [MAGIC, u64::from(self.kind), generation, self.len, self.sum];
         self.file.seek(SeekFrom::Start(0))?;
@@ -64,7 +73,7 @@ impl SnapshotBuilder {
                 | SealFlag::F_SEAL_GROW
                 | SealFlag::F_SEAL_SEAL,
         )?;
-        Snapshot::open(self.file.into(), self.kind)
+        Snapshot::open_in_steps(self.file.into(), self.kind, step)
     }
 
     fn write_block(&mut self) -> io::Result<()> {
@@ -97,6 +106,15 @@ impl Write for SnapshotBuilder {
 impl Snapshot {
     /// Maps what somebody sent, after checking seals, header and checksum.
     pub fn open(fd: OwnedFd, kind: u32) -> Result<Snapshot, OpenError> {
+        Snapshot::open_in_steps(fd, kind, &mut || ())
+    }
+
+    /// The same, calling `step` between short pieces of work.
+    pub fn open_in_steps(
+        fd: OwnedFd,
+        kind: u32,
+        step: &mut dyn FnMut(),
+    ) -> Result<Snapshot, OpenError> {
         let file = File::from(fd);
         if file.metadata()?.len() < HEADER as u64 {
             return Err(OpenError::Refused("too short for a snapshot"));
@@ -108,7 +126,11 @@ impl Snapshot {
             return Err(OpenError::Refused("not a snapshot of this kind"));
         }
         let content = &map[HEADER..];
-        if word(3) != content.len() as u64 || word(4) != content.chunks(BLOCK).fold(0, hash) {
+        let mut add = |sum, block: &[u8]| {
+            step();
+            hash(sum, block)
+        };
+        if word(3) != content.len() as u64 || word(4) != content.chunks(BLOCK).fold(0, &mut add) {
             return Err(OpenError::Refused("an unfinished or damaged snapshot"));
         }
         let generation = word(2);

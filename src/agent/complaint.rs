@@ -42,6 +42,15 @@ impl Complaint {
         self.tell();
     }
 
+    /// Tells what has not been told yet, if enough time is over.
+    pub fn tell_due(&self) {
+        let now = event::now();
+        if self.total.get() > self.told.get() && self.next.get().is_none_or(|next| now >= next) {
+            self.next.set(Some(now + PAUSE));
+            self.tell();
+        }
+    }
+
     /// Tells what has not been told yet.
     pub fn tell(&self) {
         let (total, told) = (self.total.get(), self.told.replace(self.total.get()));

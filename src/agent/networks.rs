@@ -23,6 +23,8 @@ const LINE_MAX_BYTES: usize = 4096;
 const SOURCE_MAX_BYTES: u64 = 1 << 30;
 /// One in so many lines may make no sense.
 const LINES_PER_MISTAKE: u64 = 100;
+/// Lines that are a short piece of work.
+const LINES_PER_STEP: u64 = 64;
 /// The value of a network that has none.
 const VALUE_DEFAULT: &[u8] = b"1";
 
@@ -65,12 +67,15 @@ pub enum Mistake {
     BadValue,
 }
 
-/// Reads a source to its end.
-pub fn read(source: impl BufRead) -> Result<Networks, NoNetworks> {
+/// Reads a source to its end, calling `step` between short pieces of work.
+pub fn read(source: impl BufRead, step: &mut dyn FnMut()) -> Result<Networks, NoNetworks> {
     let (mut source, mut networks) = (source.take(SOURCE_MAX_BYTES + 1), Networks::default());
     let (mut line, mut number) = (Vec::new(), 0);
     while read_line(&mut source, &mut line)? {
         number += 1;
+        if number % LINES_PER_STEP == 0 {
+            step();
+        }
         networks.add(number, &line)?;
     }
     match source.limit() {
@@ -181,8 +186,8 @@ mod tests {
     use super::*;
 
     fn table(text: &[u8]) -> Result<(Networks, tollbar_shm::Prefixes), NoNetworks> {
-        let mut networks = read(text)?;
-        let table = std::mem::take(&mut networks.builder).finish("t", 0, 1).unwrap();
+        let mut networks = read(text, &mut || ())?;
+        let table = std::mem::take(&mut networks.builder).finish("t", 0, 1, &mut || ()).unwrap();
         Ok((networks, table))
     }
 

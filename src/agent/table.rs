@@ -6,7 +6,7 @@
 use super::collect::{self, From};
 use super::complaint::Complaint;
 use super::networks::{self, Mistake, NoNetworks};
-use crate::event::{self, Deadline};
+use crate::event::{self, Deadline, Pace};
 use crate::http::table::Table;
 use crate::log;
 use crate::sys::file::{self, Facts};
@@ -29,7 +29,7 @@ const SETTLING: Duration = Duration::from_millis(50);
 /// How long workers may take to map a table before the log says that not all have.
 const MAPPING: Duration = Duration::from_secs(5);
 /// Bytes read at once.
-const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// One `table` of the block.
 #[derive(Debug)]
@@ -92,6 +92,9 @@ pub async fn keep(feed: Rc<Feed>, workers: usize) {
             keeper.missing.count(1, &why, b"");
         }
         event::sleep(interval).await;
+        // A fault that is remembered is not counted again.
+        keeper.missing.tell_due();
+        keeper.nonsense.tell_due();
     }
 }
 
@@ -200,7 +203,9 @@ fn of_file(path: &Path, source: u64, name: &str, generation: u64) -> Result<Buil
     if !before.is_file() {
         return Err(NoTable::NoFile);
     }
-    let networks = networks::read(BufReader::with_capacity(CHUNK_BYTES, &file));
+    let mut pace = Pace::default();
+    let reader = BufReader::with_capacity(CHUNK_BYTES, &file);
+    let networks = networks::read(reader, &mut || pace.step());
     let after = file::facts_of(file.as_fd())?;
     if mark(path, &before) != source || !before.same_content(&after) {
         return Err(NoTable::Changed);
@@ -209,7 +214,8 @@ fn of_file(path: &Path, source: u64, name: &str, generation: u64) -> Result<Buil
 }
 
 fn of_bytes(body: &[u8], source: u64, name: &str, generation: u64) -> Result<Built, NoTable> {
-    finish(networks::read(body)?, source, name, generation)
+    let mut pace = Pace::default();
+    finish(networks::read(body, &mut || pace.step())?, source, name, generation)
 }
 
 fn finish(
@@ -219,7 +225,9 @@ fn finish(
     generation: u64,
 ) -> Result<Built, NoTable> {
     let networks::Networks { builder, mistakes, first, .. } = networks;
-    Ok(Built { table: builder.finish(name, source, generation)?, mistakes, first })
+    let mut pace = Pace::default();
+    let table = builder.finish(name, source, generation, &mut || pace.step())?;
+    Ok(Built { table, mistakes, first })
 }
 
 /// By what a file is recognised.

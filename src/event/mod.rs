@@ -38,7 +38,7 @@ pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
 pub use listen::{Accepted, Accepting, Acceptor, listen};
 pub use notify::Notify;
 pub use offload::{
-    Busy, DEFAULT_POOL, Lost, Offloaded, ThreadPools, offload, offload_by, offload_quietly,
+    Busy, DEFAULT_POOL, Lost, Offloaded, Pace, ThreadPools, offload, offload_by, offload_quietly,
     set_offload,
 };
 pub use oneshot::{Canceled, Receiver, Sender, oneshot};

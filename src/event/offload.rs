@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 const THREADS_DEFAULT: usize = 4;
 const QUEUE_DEFAULT: usize = 4096;
 const QUIET_NICE: i32 = 10;
+const WORK: Duration = Duration::from_micros(200);
+const REST: Duration = Duration::from_micros(400);
 
 /// Thread pools by name, on the reading's shelf. All names stand for the one set of threads that
 /// a worker has; those of `default` say how many there are.
@@ -103,23 +105,41 @@ pub fn offload_by<T: Send + 'static>(
     Ok(Offloaded { shared })
 }
 
-/// As `offload`, for work that takes long and has time: in a thread of its own, which gives way
-/// to everybody else.
+/// As `offload`, for work that takes long and has time: in a thread of its own, which gives way to
+/// everybody else and keeps no job of the others waiting. The caller bounds how many there are.
 pub fn offload_quietly<T: Send + 'static>(
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Offloaded<T>, Busy> {
-    offload(move || {
-        let quiet = move || {
-            // At full priority it would be done as well.
-            let _ = user::set_priority(QUIET_NICE);
-            job()
-        };
-        // Either error ends as `Lost::Panicked`.
-        match std::thread::Builder::new().name("quiet".into()).spawn(quiet) {
-            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            Err(error) => resume_unwind(Box::new(error)),
+    let shared = Arc::new(Mutex::new(State::Waiting(None)));
+    let result = shared.clone();
+    let run = move || {
+        // At full priority it would be done as well.
+        let _ = user::set_priority(QUIET_NICE);
+        let outcome = catch_unwind(AssertUnwindSafe(job)).map_err(|_| Lost::Panicked);
+        finish(&result, outcome);
+    };
+    std::thread::Builder::new().name("quiet".into()).spawn(run).map_err(|_| Busy)?;
+    Ok(Offloaded { shared })
+}
+
+/// The pace of a thread that works quietly. Low priority is not enough where every processor is
+/// busy: once its turn has come, a thread keeps the processor for milliseconds, and requests wait.
+pub struct Pace(Instant);
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace(Instant::now())
+    }
+}
+
+impl Pace {
+    /// Called between short pieces of work: rests if the last rest is long ago.
+    pub fn step(&mut self) {
+        if self.0.elapsed() >= WORK {
+            std::thread::sleep(REST);
+            self.0 = Instant::now();
         }
-    })
+    }
 }
 
 /// How many threads there may be and how many jobs may wait. Jobs under way are not touched.

@@ -8,7 +8,7 @@
 //! **Invariant:** a lookup waits for nothing, and what cannot be used leaves the old one in force.
 
 use crate::conf::{Reading, Reason};
-use crate::event::{self, Watch, Zone, ZoneTable};
+use crate::event::{self, Pace, Watch, Zone, ZoneTable};
 use crate::log::{self, Os};
 use crate::sys::file;
 use std::cell::{Cell, RefCell};
@@ -102,7 +102,7 @@ impl Table {
 
     /// What lies on the board, mapped and checked: `None` if nothing does. Takes milliseconds.
     pub fn published(&self) -> Result<Option<Prefixes>, OpenError> {
-        self.zone.board().look()?.map(Prefixes::open).transpose()
+        self.zone.board().look()?.map(|fd| Prefixes::open(fd, &mut || ())).transpose()
     }
 
     /// Puts a new snapshot in force in all workers.
@@ -122,7 +122,7 @@ impl Table {
     /// Maps what lies on the board, at once: a worker's first act.
     pub fn begin(&self) {
         match self.look() {
-            Ok(Some(fd)) => self.take(Prefixes::open(fd)).map_or((), drop),
+            Ok(Some(fd)) => self.take(Prefixes::open(fd, &mut || ())).map_or((), drop),
             Ok(None) => {}
             Err(error) => self.complain(&error.into()),
         }
@@ -153,7 +153,11 @@ impl Table {
                 return false;
             }
         };
-        let Ok(job) = event::offload_quietly(move || Prefixes::open(fd)) else {
+        let open = move || {
+            let mut pace = Pace::default();
+            Prefixes::open(fd, &mut || pace.step())
+        };
+        let Ok(job) = event::offload_quietly(open) else {
             self.seen.set(None);
             return false;
         };
@@ -236,7 +240,7 @@ mod tests {
     fn prefixes(value: &str, generation: u64) -> Prefixes {
         let mut builder = Builder::default();
         builder.add(Ipv4Addr::new(10, 0, 0, 0).into(), 8, value.as_bytes()).unwrap();
-        builder.finish("t", 0, generation).unwrap()
+        builder.finish("t", 0, generation, &mut || ()).unwrap()
     }
 
     fn found(table: &Table, key: &str) -> Option<String> {

@@ -1,12 +1,15 @@
 //! Building a table: collect the networks, cut them into ranges, write.
 //!
-//! Memory while it lasts: 12 bytes per IPv4 and 32 per IPv6 network, twice that while sorting, and
-//! the finished table.
+//! Memory while it lasts: 12 bytes per IPv4 and 32 per IPv6 network, up to 16 and 64 more for their
+//! ranges, and the finished table. It is work for a thread that gives way to others, so it is done
+//! in short steps, between which the thread may rest.
 
-use super::{FENCE, HEADER_BYTES, INDEX_PLACES, KIND, Prefixes};
+use super::{FENCE, HEADER_BYTES, INDEX_PLACES, KIND, Prefixes, STEP};
 use crate::region::OpenError;
 use crate::snapshot::SnapshotBuilder;
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BinaryHeap, HashMap};
 use std::io::{self, Write};
 use std::net::IpAddr;
 
@@ -71,36 +74,54 @@ impl Builder {
         self.len() == 0
     }
 
-    /// Writes and seals the table. `source` is whatever the caller wants to recognise it by.
-    pub fn finish(self, name: &str, source: u64, generation: u64) -> Result<Prefixes, OpenError> {
+    /// Writes and seals the table, calling `step` between short pieces of work. `source` is
+    /// whatever the caller wants to recognise it by.
+    pub fn finish(
+        self,
+        name: &str,
+        source: u64,
+        generation: u64,
+        step: &mut dyn FnMut(),
+    ) -> Result<Prefixes, OpenError> {
         let networks = self.len();
         let Builder { v4, v6, values } = self;
         let width = values.width();
-        let (v4, v6) = (cut(v4), cut(v6));
+        let (v4, v6) = (cut(v4, step), cut(v6, step));
         let text = values.text.len();
-        let counts = [networks, v4.len(), v6.len(), width, values.ends.len(), text, 0];
+        let counts = [networks, v4.len(), v6.len(), width, values.count(), text, 0];
         let mut out = SnapshotBuilder::new(name, KIND)?;
         out.write_all(&source.to_le_bytes())?;
         for count in counts {
             out.write_all(&(count as u64).to_le_bytes())?;
         }
         debug_assert_eq!(HEADER_BYTES, 8 * (counts.len() + 1));
-        write_index(&v4, &mut out)?;
-        v4.iter().try_for_each(|border| out.write_all(&border.start.to_le_bytes()))?;
-        write_numbers(&v4, width, &mut out)?;
+        write_index(&v4, step, &mut out)?;
+        write_row(&v4, |border| border.start.to_le_bytes(), 4, step, &mut out)?;
+        write_row(&v4, |border| border.number.to_le_bytes(), width, step, &mut out)?;
         let mut fences = v6.iter().step_by(FENCE);
         fences.try_for_each(|border| out.write_all(&border.start.to_le_bytes()))?;
-        v6.iter().try_for_each(|border| out.write_all(&border.start.to_le_bytes()))?;
-        write_numbers(&v6, width, &mut out)?;
+        write_row(&v6, |border| border.start.to_le_bytes(), 16, step, &mut out)?;
+        write_row(&v6, |border| border.number.to_le_bytes(), width, step, &mut out)?;
         drop((v4, v6));
-        values.write(&mut out)?;
-        Prefixes::check(out.finish(generation)?)
+        write_row(&values.offsets, |end| end.to_le_bytes(), 4, step, &mut out)?;
+        for piece in values.text.chunks(STEP) {
+            step();
+            out.write_all(piece)?;
+        }
+        Prefixes::check(out.finish_in_steps(generation, step)?, step)
     }
 }
 
-fn write_index(borders: &[Border<u32>], out: &mut impl Write) -> io::Result<()> {
+fn write_index(
+    borders: &[Border<u32>],
+    step: &mut dyn FnMut(),
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut place = 0;
     for upper in 0..INDEX_PLACES as u64 {
+        if upper % (STEP as u64 / 16) == 0 {
+            step();
+        }
         while borders.get(place).is_some_and(|border| u64::from(border.start >> 16) < upper) {
             place += 1;
         }
@@ -111,18 +132,39 @@ fn write_index(borders: &[Border<u32>], out: &mut impl Write) -> io::Result<()> 
     Ok(())
 }
 
-fn write_numbers<A>(borders: &[Border<A>], width: usize, out: &mut impl Write) -> io::Result<()> {
-    borders.iter().try_for_each(|border| out.write_all(&border.number.to_le_bytes()[..width]))
+/// Of each item the first `width` bytes.
+fn write_row<T, const N: usize>(
+    row: &[T],
+    bytes: impl Fn(&T) -> [u8; N],
+    width: usize,
+    step: &mut dyn FnMut(),
+    out: &mut impl Write,
+) -> io::Result<()> {
+    for piece in row.chunks(STEP) {
+        step();
+        piece.iter().try_for_each(|item| out.write_all(&bytes(item)[..width]))?;
+    }
+    Ok(())
 }
 
 /// Cuts networks that lie in one another into ranges that do not.
-fn cut<A: Address>(mut nets: Vec<Net<A>>) -> Vec<Border<A>> {
-    // Outer ones first; a stable order, so that the last of equal ones stays the last.
-    nets.sort_by_key(|net| (net.start, net.length));
-    let mut borders = Vec::new();
+fn cut<A: Address>(mut nets: Vec<Net<A>>, step: &mut dyn FnMut()) -> Vec<Border<A>> {
+    for run in nets.chunks_mut(STEP) {
+        step();
+        // Stable, so that the last of equal ones stays the last.
+        run.sort_by_key(Net::key);
+    }
+    // As many as there can be; what is not written to takes no memory.
+    let mut borders = Vec::with_capacity(2 * nets.len());
     // Networks that hold the present place, the innermost last.
     let mut around: Vec<(A, u32)> = Vec::new();
-    for net in &nets {
+    let mut merge = Merge::new(&nets);
+    let mut count = 0;
+    while let Some(net) = merge.next() {
+        count += 1;
+        if count % STEP == 0 {
+            step();
+        }
         while let Some((last, _)) = around.last().filter(|(last, _)| *last < net.start) {
             let end = *last;
             around.pop();
@@ -135,6 +177,33 @@ fn cut<A: Address>(mut nets: Vec<Net<A>>) -> Vec<Border<A>> {
         leave(end, &around, &mut borders);
     }
     borders
+}
+
+/// Sorted runs of `STEP` networks as one sorted row.
+struct Merge<'a, A> {
+    nets: &'a [Net<A>],
+    /// The next of each run: its key, the number of the run, its place.
+    heads: BinaryHeap<Reverse<((A, u8), usize, usize)>>,
+}
+
+impl<'a, A: Address> Merge<'a, A> {
+    fn new(nets: &'a [Net<A>]) -> Merge<'a, A> {
+        let heads = (0..nets.len()).step_by(STEP).enumerate();
+        let heads = heads.map(|(run, place)| Reverse((nets[place].key(), run, place))).collect();
+        Merge { nets, heads }
+    }
+
+    fn next(&mut self) -> Option<&'a Net<A>> {
+        let mut head = self.heads.peek_mut()?;
+        let Reverse((_, run, place)) = *head;
+        let next = place + 1;
+        if next % STEP == 0 || next == self.nets.len() {
+            PeekMut::pop(head);
+        } else {
+            *head = Reverse((self.nets[next].key(), run, next));
+        }
+        Some(&self.nets[place])
+    }
 }
 
 /// Behind `end` the value of the network around it goes on.
@@ -190,20 +259,32 @@ impl<A: Address> Net<A> {
         Net { start: address.bounds(length).0, length: length.min(A::BITS), number }
     }
 
+    /// Outer ones first.
+    fn key(&self) -> (A, u8) {
+        (self.start, self.length)
+    }
+
     fn last(&self) -> A {
         self.start.bounds(self.length).1
     }
 }
 
 /// The different values, numbered from 1.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Values {
     text: Vec<u8>,
-    /// Where each ends in `text`.
-    ends: Vec<u32>,
+    /// Where each begins in `text`, and the end.
+    offsets: Vec<u32>,
     numbers: HashMap<Box<[u8]>, u32>,
     /// The value of the last network: feeds repeat themselves.
     last: (Box<[u8]>, u32),
+}
+
+impl Default for Values {
+    fn default() -> Values {
+        let (text, numbers, last) = Default::default();
+        Values { text, offsets: vec![0], numbers, last }
+    }
 }
 
 impl Values {
@@ -224,24 +305,22 @@ impl Values {
             return Err(Full::Values);
         }
         self.text.extend_from_slice(value);
-        self.ends.push(self.text.len() as u32);
-        let number = self.ends.len() as u32;
+        self.offsets.push(self.text.len() as u32);
+        let number = self.count() as u32;
         self.numbers.insert(value.into(), number);
         Ok(number)
     }
 
     /// Bytes that a number takes.
     fn width(&self) -> usize {
-        match self.ends.len() {
+        match self.count() {
             ..0x100 => 1,
             0x100..0x1_0000 => 2,
             _ => 4,
         }
     }
 
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        out.write_all(&0u32.to_le_bytes())?;
-        self.ends.iter().try_for_each(|end| out.write_all(&end.to_le_bytes()))?;
-        out.write_all(&self.text)
+    fn count(&self) -> usize {
+        self.offsets.len() - 1
     }
 }

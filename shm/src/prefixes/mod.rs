@@ -31,6 +31,8 @@ pub const KIND: u32 = u32::from_le_bytes(*b"pfx1");
 const HEADER_BYTES: usize = 8 * 8;
 /// One place for each upper half of an IPv4 address, and the end.
 const INDEX_PLACES: usize = (1 << 16) + 1;
+/// Ranges that are a short piece of work.
+const STEP: usize = 4096;
 /// IPv6 addresses between two fences.
 const FENCE: usize = 32;
 
@@ -61,9 +63,9 @@ struct Family {
 }
 
 impl Prefixes<Snapshot> {
-    /// Maps and checks what somebody built.
-    pub fn open(fd: OwnedFd) -> Result<Prefixes, OpenError> {
-        Prefixes::check(Snapshot::open(fd, KIND)?)
+    /// Maps and checks what somebody built, calling `step` between short pieces of work.
+    pub fn open(fd: OwnedFd, step: &mut dyn FnMut()) -> Result<Prefixes, OpenError> {
+        Prefixes::check(Snapshot::open_in_steps(fd, KIND, step)?, step)
     }
 
     /// The descriptor to hand to others.
@@ -84,10 +86,10 @@ impl Prefixes<Snapshot> {
 
 impl<B: Deref<Target = [u8]>> Prefixes<B> {
     /// Reads every byte once. Whatever is not as a builder would write it is refused.
-    pub fn check(bytes: B) -> Result<Prefixes<B>, OpenError> {
+    pub fn check(bytes: B, step: &mut dyn FnMut()) -> Result<Prefixes<B>, OpenError> {
         let layout = Layout::read(&bytes).ok_or(OpenError::Refused("its parts do not fit"))?;
         let table = Prefixes { bytes, layout };
-        if table.has_sound_v4() && table.has_sound_v6() && table.has_sound_values() {
+        if table.has_sound_v4(step) && table.has_sound_v6(step) && table.has_sound_values(step) {
             Ok(table)
         } else {
             Err(OpenError::Refused("its ranges or values are out of order"))
@@ -173,11 +175,14 @@ impl<B: Deref<Target = [u8]>> Prefixes<B> {
         self.bytes[self.layout.v6.starts.clone()].as_chunks::<16>().0
     }
 
-    fn has_sound_v4(&self) -> bool {
+    fn has_sound_v4(&self, step: &mut dyn FnMut()) -> bool {
         let (index, starts) = (self.words(&self.layout.v4.guide), self.starts_v4());
         let Some((last, places)) = index.split_last() else { return starts.is_empty() };
         let mut place = 0;
         for (upper, (begin, end)) in places.iter().zip(&index[1..]).enumerate() {
+            if upper % (STEP / 16) == 0 {
+                step();
+            }
             let Some(among) = starts.get(place..le4(end) as usize) else { return false };
             if le4(begin) as usize != place || among.iter().any(|s| le4(s) >> 16 != upper as u32) {
                 return false;
@@ -185,29 +190,41 @@ impl<B: Deref<Target = [u8]>> Prefixes<B> {
             place = le4(end) as usize;
         }
         le4(last) as usize == starts.len()
-            && starts.is_sorted_by(|a, b| le4(a) < le4(b))
-            && self.has_sound_numbers(&self.layout.v4)
+            && is_sorted(starts, |a, b| le4(a) < le4(b), step)
+            && self.has_sound_numbers(&self.layout.v4, step)
     }
 
-    fn has_sound_v6(&self) -> bool {
+    fn has_sound_v6(&self, step: &mut dyn FnMut()) -> bool {
         let fences = self.bytes[self.layout.v6.guide.clone()].as_chunks::<16>().0;
         let starts = self.starts_v6();
-        starts.is_sorted_by(|a, b| u128::from_le_bytes(*a) < u128::from_le_bytes(*b))
+        let rises = |a: &[u8; 16], b: &[u8; 16]| u128::from_le_bytes(*a) < u128::from_le_bytes(*b);
+        is_sorted(starts, rises, step)
             && starts.iter().step_by(FENCE).eq(fences)
-            && self.has_sound_numbers(&self.layout.v6)
+            && self.has_sound_numbers(&self.layout.v6, step)
     }
 
-    fn has_sound_numbers(&self, family: &Family) -> bool {
+    fn has_sound_numbers(&self, family: &Family, step: &mut dyn FnMut()) -> bool {
         let values = self.layout.offsets.len() / 4 - 1;
         let is_sound = |place| self.number(family, place).is_some_and(|n| n as usize <= values);
-        (0..family.count).all(is_sound)
+        (0..family.count).step_by(STEP).all(|begin| {
+            step();
+            (begin..family.count.min(begin + STEP)).all(is_sound)
+        })
     }
 
-    fn has_sound_values(&self) -> bool {
+    fn has_sound_values(&self, step: &mut dyn FnMut()) -> bool {
         let offsets = self.words(&self.layout.offsets);
-        offsets.is_sorted_by(|a, b| le4(a) <= le4(b))
+        is_sorted(offsets, |a, b| le4(a) <= le4(b), step)
             && offsets.last().is_some_and(|end| le4(end) as usize == self.layout.text.len())
     }
+}
+
+fn is_sorted<T>(row: &[T], rises: impl Fn(&T, &T) -> bool, step: &mut dyn FnMut()) -> bool {
+    (0..row.len()).step_by(STEP).all(|begin| {
+        step();
+        // The first of the next piece too.
+        row[begin..row.len().min(begin + STEP + 1)].is_sorted_by(&rises)
+    })
 }
 
 impl<B> std::fmt::Debug for Prefixes<B> {

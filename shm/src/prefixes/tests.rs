@@ -12,7 +12,7 @@ fn build(nets: &Nets) -> Prefixes {
     for (ip, length, value) in nets {
         builder.add(*ip, *length, format!("v{value}").as_bytes()).unwrap();
     }
-    builder.finish("t", 11, 12).unwrap()
+    builder.finish("t", 11, 12, &mut || ()).unwrap()
 }
 
 /// The longest network that holds `ip`, the last of equal ones.
@@ -121,12 +121,12 @@ proptest! {
         for (ip, ..) in asked {
             let _ = unchecked.as_ref().map(|table| table.find(ip).map(<[u8]>::len));
         }
-        let _ = Prefixes::check(&bytes[..]).map(|table| table.find([10, 0, 0, 1].into()).is_some());
+        let _ = Prefixes::check(&bytes[..], &mut || ()).map(|table| table.find([10, 0, 0, 1].into()).is_some());
     }
 
     #[test]
     fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(Prefixes::check(&bytes[..]).is_err());
+        prop_assert!(Prefixes::check(&bytes[..], &mut || ()).is_err());
     }
 }
 
@@ -137,8 +137,9 @@ fn numbers_grow_with_the_values() {
         for n in 0..count {
             builder.add(Ipv4Addr::from_bits(n << 4).into(), 30, n.to_string().as_bytes()).unwrap();
         }
-        let table = builder.finish("t", 1, 2).unwrap();
-        let again = Prefixes::open(table.bytes.fd().try_clone_to_owned().unwrap()).unwrap();
+        let table = builder.finish("t", 1, 2, &mut || ()).unwrap();
+        let again =
+            Prefixes::open(table.bytes.fd().try_clone_to_owned().unwrap(), &mut || ()).unwrap();
         assert_eq!((again.generation(), again.source(), again.networks()), (2, 1, count.into()));
         for n in [0, count / 2, count - 1] {
             let value = again.find(Ipv4Addr::from_bits(n << 4 | 3).into());
@@ -152,8 +153,32 @@ fn numbers_grow_with_the_values() {
 }
 
 #[test]
+fn long_lists_are_sorted_in_runs() {
+    let nets: Nets = (0..3 * STEP as u32 + 7)
+        .map(|n| {
+            let mixed = n.wrapping_mul(0x9e37_79b1);
+            (
+                Ipv4Addr::from_bits(0x0a00_0000 | mixed >> 14).into(),
+                18 + (n % 15) as u8,
+                (n % 5) as u8,
+            )
+        })
+        .collect();
+    let mut steps = 0;
+    let mut builder = Builder::default();
+    for (ip, length, value) in &nets {
+        builder.add(*ip, *length, format!("v{value}").as_bytes()).unwrap();
+    }
+    let table = builder.finish("t", 1, 1, &mut || steps += 1).unwrap();
+    assert!(steps > 20, "{steps}");
+    for n in 0..300u32 {
+        agrees(&table, &nets, Ipv4Addr::from_bits(0x0a00_0000 + n * 877).into());
+    }
+}
+
+#[test]
 fn an_empty_table_finds_nothing() {
-    let table = Builder::default().finish("t", 0, 1).unwrap();
+    let table = Builder::default().finish("t", 0, 1, &mut || ()).unwrap();
     assert_eq!(table.find([1, 2, 3, 4].into()), None);
     assert_eq!(table.find(Ipv6Addr::LOCALHOST.into()), None);
     assert_eq!(table.size_bytes(), HEADER_BYTES + 4);
