@@ -182,9 +182,11 @@ fn cut<A: Address>(mut nets: Vec<Net<A>>, step: &mut dyn FnMut()) -> Vec<Border<
 /// Sorted runs of `STEP` networks as one sorted row.
 struct Merge<'a, A> {
     nets: &'a [Net<A>],
-    /// The next of each run: its key, the number of the run, its place.
-    heads: BinaryHeap<Reverse<((A, u8), usize, usize)>>,
+    heads: BinaryHeap<Reverse<Head<A>>>,
 }
+
+/// The next network of a run: its key, the number of the run, its place.
+type Head<A> = ((A, u8), usize, usize);
 
 impl<'a, A: Address> Merge<'a, A> {
     fn new(nets: &'a [Net<A>]) -> Merge<'a, A> {
