@@ -378,8 +378,8 @@ unsafe fn copy_blocks(words: &[AtomicU64], to: *mut u64) -> usize {
         return 0;
     }
     // SAFETY: reads `blocks` cache lines' worth of `words` and writes as much to `to`, which the
-    // caller vouches for; plain loads, in order, like the relaxed ones of single words. In assembler
-    // because other processes write here, which no copy in Rust may ignore.
+    // caller vouches for; plain loads, in order, like the relaxed ones of single words. In
+    // assembler because other processes write here, which no copy in Rust may ignore.
     unsafe {
         std::arch::asm!(
             "2:",

@@ -2,9 +2,8 @@
 //!
 //! Reading order: `talk` (what a protocol has to say) · `rules`, `names`, `next` (the directives
 //! that all protocols share) · `secure` (TLS) · `drive` (the tries of one request) ·
-//! `upload` (request out) ·
-//! `hints`, `answer`, `body` (reply back) · `tunnel` (after a 101) · `trail`, `who` (variables, log) ·
-//! `blocks` (`upstream {}` and the `$upstream_…` variables).
+//! `upload` (request out) · `hints`, `answer`, `body` (reply back) · `tunnel` (after a 101) ·
+//! `trail`, `who` (variables, log) · `blocks` (`upstream {}` and the `$upstream_…` variables).
 //!
 //! **Invariant:** a connection goes back to its pool only after the whole reply was read and the
 //! whole request sent; in every other case it is closed.
