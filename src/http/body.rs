@@ -8,6 +8,7 @@
 //! read ahead unless [`Pull::poll_ahead`] is called.
 
 use crate::io::{Chunk, Slice};
+use crate::log;
 use std::fmt;
 use std::task::{Context, Poll, ready};
 
@@ -164,5 +165,38 @@ impl Pull for Body {
             Body::Stream(pull) => pull.trailers(),
             _ => None,
         }
+    }
+}
+
+/// The bytes of a body, for who must see them: what lies in files is read, piece by piece.
+pub struct Bytes {
+    /// Where they come from.
+    pub body: Body,
+    /// What is left of a chunk that lies in a file.
+    rest: Option<Chunk>,
+}
+
+impl Bytes {
+    /// The bytes of `body`.
+    pub fn of(body: Body) -> Bytes {
+        Bytes { body, rest: None }
+    }
+
+    /// Whether the next bytes are those of another chunk.
+    pub fn is_between_chunks(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// The next bytes, `None` after the last.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Slice>, Fault>> {
+        let chunk = match self.rest.take() {
+            Some(chunk) => Some(chunk),
+            None => ready!(self.body.poll_pull(cx))?,
+        };
+        let Some(mut chunk) = chunk else { return Poll::Ready(Ok(None)) };
+        let bytes =
+            chunk.take_bytes().map_err(|e| Fault::own(format!("pread() failed{}", log::Os(&e))))?;
+        self.rest = Some(chunk).filter(|chunk| !chunk.is_empty());
+        Poll::Ready(Ok(Some(bytes)))
     }
 }

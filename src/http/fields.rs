@@ -37,6 +37,17 @@ pub struct Field<'a> {
     pub value: &'a [u8],
 }
 
+impl Field<'_> {
+    /// Appends the field as a line of HTTP/1.
+    #[inline]
+    pub fn push_line(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(self.value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 impl Fields {
     /// A list over a copied `block`, to be filled with [`Fields::push_range`].
     pub fn over(block: Vec<u8>) -> Fields {

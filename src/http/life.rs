@@ -15,7 +15,6 @@ pub struct Life {
     cut: Cell<bool>,
     connections: Cell<usize>,
     requests: Cell<usize>,
-    waiting: Cell<usize>,
 }
 
 impl Life {
@@ -62,11 +61,6 @@ impl Life {
         self.requests.get()
     }
 
-    /// Connections that wait for a request.
-    pub fn waiting(&self) -> usize {
-        self.waiting.get()
-    }
-
     /// Counts a connection while the guard lives.
     pub fn begin_connection(self: &Rc<Life>) -> Held {
         Held::new(self, |life| &life.connections)
@@ -80,13 +74,12 @@ impl Life {
     /// Waits for the client until `deadline`, which the connection keeps, but only for `grace`
     /// from the moment the worker was told to quit if the connection is idle.
     pub fn patience<'a>(
-        self: &'a Rc<Life>,
+        &'a self,
         deadline: &'a event::Deadline,
         idle: bool,
         grace: Duration,
     ) -> Patience<'a> {
-        let held = idle.then(|| Held::new(self, |life| &life.waiting));
-        Patience { deadline, grace, life: self, held }
+        Patience { deadline, grace, life: self, idle }
     }
 }
 
@@ -119,13 +112,13 @@ pub struct Patience<'a> {
     deadline: &'a event::Deadline,
     grace: Duration,
     life: &'a Life,
-    held: Option<Held>,
+    idle: bool,
 }
 
 impl Patience<'_> {
     /// Ready when it is over. To be polled after what is waited for.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<OutOfPatience> {
-        if let (Some(since), Some(_)) = (self.life.quitting.get(), &self.held) {
+        if let (Some(since), true) = (self.life.quitting.get(), self.idle) {
             let end = since + self.grace;
             if self.deadline.get().is_none_or(|at| at > end) {
                 self.deadline.set(end);

@@ -8,9 +8,9 @@
 //! the same one keeps its descriptor.
 
 use super::lru::Lru;
-use super::{HttpModule, Merging, Request, Template};
+use super::{Body, HttpModule, Merging, Request, Template};
 use crate::conf::*;
-use crate::io::OpenFile;
+use crate::io::{Chunk, OpenFile};
 use crate::sys::file::{self, Facts, Links};
 use crate::{event, log};
 use std::cell::{OnceCell, RefCell};
@@ -128,6 +128,20 @@ pub struct Found {
 impl Found {
     fn new(facts: Facts, file: Option<Rc<OpenFile>>) -> Rc<Found> {
         Rc::new(Found { facts, file, etag: OnceCell::new() })
+    }
+
+    /// Fills the reply with the file, which was opened; its type is left to the caller.
+    pub fn answer(&self, r: &mut Request, file: Rc<OpenFile>) {
+        r.body.discard_later();
+        let len = self.facts.size;
+        r.reply.status = 200;
+        r.reply.length = Some(len);
+        r.reply.last_modified = Some(self.facts.modified);
+        r.reply.etag = r.place.location.core.etag.then(|| self.etag());
+        r.reply.allow_ranges = true;
+        if len > 0 {
+            r.reply.body = Body::Whole(Chunk::File { file, at: 0, len });
+        }
     }
 
     /// The entity tag, made of time and size.

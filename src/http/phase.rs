@@ -10,6 +10,7 @@ use super::reply::LocalBoxFuture;
 use super::rewrite::{self, Flow};
 use super::{error_page, finish, limits, status};
 use crate::log;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -338,32 +339,34 @@ impl Walk {
             if let Some(refused) = enter_location(r) {
                 return Some(Verdict::Finish(refused));
             }
-            let location = r.place.location.clone();
-            if let Flow::Done(verdict) = rewrite::run(&location.rewrites, r) {
-                return Some(verdict);
-            }
-            if !r.place.uri_changed {
-                return self.enter_phases(r);
-            }
-            if !spend_uri_change(r) {
-                return Some(Verdict::Finish(500));
+            if let ControlFlow::Break(ended) = self.rewrite_here(r) {
+                return ended;
             }
         }
     }
 
     /// From the location's own rewrites on: named locations.
     fn begin_at_location(&mut self, r: &mut Request) -> Option<Verdict> {
+        match self.rewrite_here(r) {
+            ControlFlow::Break(ended) => ended,
+            ControlFlow::Continue(()) => self.find(r),
+        }
+    }
+
+    /// The rewrites of the location that was found; then its phases, unless the URI is another
+    /// one now and its location is to be found.
+    fn rewrite_here(&mut self, r: &mut Request) -> ControlFlow<Option<Verdict>> {
         let location = r.place.location.clone();
         if let Flow::Done(verdict) = rewrite::run(&location.rewrites, r) {
-            return Some(verdict);
+            return ControlFlow::Break(Some(verdict));
         }
         if !r.place.uri_changed {
-            return self.enter_phases(r);
+            return ControlFlow::Break(self.enter_phases(r));
         }
         if !spend_uri_change(r) {
-            return Some(Verdict::Finish(500));
+            return ControlFlow::Break(Some(Verdict::Finish(500)));
         }
-        self.find(r)
+        ControlFlow::Continue(())
     }
 
     /// The location is found: its handlers are asked.

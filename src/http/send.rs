@@ -294,10 +294,7 @@ fn write_head(r: &mut Request, ends: Ends, out: &mut Vec<u8>) {
     content_fields(reply, ends, out);
     connection_fields(r, ends, out);
     for field in reply.fields.iter() {
-        out.extend_from_slice(field.name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(field.value);
-        out.extend_from_slice(b"\r\n");
+        field.push_line(out);
     }
     out.extend_from_slice(b"\r\n");
 }

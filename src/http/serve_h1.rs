@@ -280,7 +280,7 @@ async fn one(
         );
     }
     give_back(parsed);
-    let _held = (life.begin_request(), census::request());
+    let _counted = census::request();
     if bad_path {
         log::info!(&*r, "client sent invalid request while reading client request line");
         finish_with(&mut r, 400);
@@ -477,10 +477,7 @@ impl Interim for Wire {
         let mut owed = self.owed.borrow_mut();
         owed.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
         for field in fields.iter() {
-            owed.extend_from_slice(field.name);
-            owed.extend_from_slice(b": ");
-            owed.extend_from_slice(field.value);
-            owed.extend_from_slice(b"\r\n");
+            field.push_line(&mut owed);
         }
         owed.extend_from_slice(b"\r\n");
         // What is wrong with the connection shows when the reply is sent.

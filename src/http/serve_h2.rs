@@ -105,7 +105,7 @@ pub async fn serve(
         match next.await {
             Ok(Next::Stream(Some(Ok((request, respond))))) => {
                 client.requests.set(client.requests.get() + 1);
-                let held = (open.begin_request(), life.begin_request(), census::request());
+                let held = (open.begin_request(), census::request());
                 let stream = one(request, respond, client.clone(), http.clone(), limits);
                 let life = life.clone();
                 event::spawn(async move {

@@ -1,8 +1,8 @@
 //! A body that is rewritten as text while it is pulled: recoding, substitution.
 
-use super::{Body, Fault, Fields, Pull};
+use super::Fields;
+use super::body::{Body, Bytes, Fault, Pull};
 use crate::io::{Chunk, Slice};
-use crate::log;
 use std::task::{Context, Poll, ready};
 
 /// What rewrites bytes. It may hold some back until it knows what follows.
@@ -15,9 +15,7 @@ pub trait Transform {
 
 /// A body whose bytes go through `transform`.
 pub struct Transformed<T> {
-    inner: Body,
-    /// What is left of a file's range.
-    rest: Option<Chunk>,
+    source: Bytes,
     transform: T,
     is_over: bool,
 }
@@ -25,19 +23,7 @@ pub struct Transformed<T> {
 impl<T: Transform> Transformed<T> {
     /// The body that `inner` becomes.
     pub fn new(inner: Body, transform: T) -> Transformed<T> {
-        Transformed { inner, rest: None, transform, is_over: false }
-    }
-
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Slice>, Fault>> {
-        let chunk = match self.rest.take() {
-            Some(chunk) => Some(chunk),
-            None => ready!(self.inner.poll_pull(cx))?,
-        };
-        let Some(mut chunk) = chunk else { return Poll::Ready(Ok(None)) };
-        let bytes =
-            chunk.take_bytes().map_err(|e| Fault::own(format!("pread() failed{}", log::Os(&e))))?;
-        self.rest = Some(chunk).filter(|chunk| !chunk.is_empty());
-        Poll::Ready(Ok(Some(bytes)))
+        Transformed { source: Bytes::of(inner), transform, is_over: false }
     }
 }
 
@@ -45,7 +31,7 @@ impl<T: Transform> Pull for Transformed<T> {
     fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Fault>> {
         while !self.is_over {
             let mut out = Vec::new();
-            match ready!(self.poll_bytes(cx))? {
+            match ready!(self.source.poll_next(cx))? {
                 Some(bytes) => {
                     out.reserve(bytes.len());
                     self.transform.feed(&bytes, &mut out);
@@ -63,15 +49,15 @@ impl<T: Transform> Pull for Transformed<T> {
     }
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        self.inner.poll_ahead(cx);
+        self.source.body.poll_ahead(cx);
     }
 
     fn wants_flush(&self) -> bool {
-        self.inner.wants_flush()
+        self.source.body.wants_flush()
     }
 
     fn trailers(&self) -> Option<&Fields> {
-        self.inner.trailers()
+        self.source.body.trailers()
     }
 }
 

@@ -3,11 +3,11 @@
 //! Reads: `gunzip`, and `gunzip_buffers`, a hint that needs no heed. Runs as: header filter.
 
 use crate::conf::*;
+use crate::http::body::Bytes;
 use crate::http::{
     Body, Fault, Fields, Filtered, HttpModule, Merging, Pipeline, Pull, Request, gzip_rules,
 };
 use crate::io::{Buf, Chunk, Size, Slice};
-use crate::log;
 use crate::proto::header::HeaderId;
 use flate2::{Decompress, FlushDecompress, Status};
 use std::rc::Rc;
@@ -65,9 +65,8 @@ fn gunzip(r: &mut Request) -> Filtered {
 
 /// A body that is unpacked while it is pulled.
 struct Unpacked {
-    inner: Body,
+    source: Bytes,
     input: Slice,
-    rest: Option<Chunk>,
     unpack: Decompress,
     out: Option<Buf>,
     /// A member ended; another one may follow.
@@ -80,9 +79,8 @@ const WINDOW_BITS: u8 = 15;
 impl Unpacked {
     fn new(inner: Body) -> Unpacked {
         Unpacked {
-            inner,
+            source: Bytes::of(inner),
             input: Slice::EMPTY,
-            rest: None,
             unpack: Decompress::new_gzip(WINDOW_BITS),
             out: None,
             between: false,
@@ -136,38 +134,29 @@ impl Pull for Unpacked {
             if let Some(block) = self.work()? {
                 return Poll::Ready(Ok(Some(Chunk::Mem(block))));
             }
-            let chunk = match self.rest.take() {
-                Some(chunk) => Some(chunk),
-                None => {
-                    if self.inner.wants_flush()
-                        && let Some(block) = self.remainder()
-                    {
-                        return Poll::Ready(Ok(Some(Chunk::Mem(block))));
-                    }
-                    ready!(self.inner.poll_pull(cx))?
-                }
-            };
-            let Some(mut chunk) = chunk else {
-                self.is_over = true;
-                continue;
-            };
-            self.input = chunk
-                .take_bytes()
-                .map_err(|e| Fault::own(format!("pread() failed{}", log::Os(&e))))?;
-            self.rest = Some(chunk).filter(|chunk| !chunk.is_empty());
+            if self.source.is_between_chunks()
+                && self.source.body.wants_flush()
+                && let Some(block) = self.remainder()
+            {
+                return Poll::Ready(Ok(Some(Chunk::Mem(block))));
+            }
+            match ready!(self.source.poll_next(cx))? {
+                Some(bytes) => self.input = bytes,
+                None => self.is_over = true,
+            }
         }
     }
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        self.inner.poll_ahead(cx);
+        self.source.body.poll_ahead(cx);
     }
 
     fn wants_flush(&self) -> bool {
-        self.inner.wants_flush()
+        self.source.body.wants_flush()
     }
 
     fn trailers(&self) -> Option<&Fields> {
-        self.inner.trailers()
+        self.source.body.trailers()
     }
 }
 

@@ -5,14 +5,13 @@
 //! and need no heed: a block of output is made when the client can take it. Runs as: header filter.
 
 use crate::conf::*;
+use crate::http::body::Bytes;
 use crate::http::deflate::{Gzipper, Strength, Until, WINDOW_BITS};
 use crate::http::media_types::MediaTypes;
 use crate::http::{
-    Body, Builtin, Fault, Fields, Filtered, HttpModule, Merging, Pipeline, Pull, Request,
-    gzip_rules, var,
+    Builtin, Fault, Fields, Filtered, HttpModule, Merging, Pipeline, Pull, Request, gzip_rules, var,
 };
 use crate::io::{Chunk, Slice};
-use crate::log;
 use crate::proto::header::HeaderId;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -143,9 +142,8 @@ fn gzip(loc: &Loc, r: &mut Request) -> Filtered {
     let totals = r.slots.of::<Totals>().clone();
     let strength = loc.strength;
     r.reply.body.wrap(|inner| Compressed {
-        inner,
+        source: Bytes::of(inner),
         input: Slice::EMPTY,
-        rest: None,
         strength,
         gzipper: None,
         until: Until::Full,
@@ -157,11 +155,9 @@ fn gzip(loc: &Loc, r: &mut Request) -> Filtered {
 
 /// A body that is compressed while it is pulled.
 struct Compressed {
-    inner: Body,
+    source: Bytes,
     /// What the compressor has not taken yet.
     input: Slice,
-    /// What is left of a chunk that lies in a file.
-    rest: Option<Chunk>,
     strength: Strength,
     /// Made when the body is pulled: for HEAD it never is.
     gzipper: Option<Gzipper>,
@@ -192,35 +188,29 @@ impl Pull for Compressed {
     }
 
     fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        self.inner.poll_ahead(cx);
+        self.source.body.poll_ahead(cx);
     }
 
     fn wants_flush(&self) -> bool {
-        self.until == Until::Flushed || self.inner.wants_flush()
+        self.until == Until::Flushed || self.source.body.wants_flush()
     }
 
     fn trailers(&self) -> Option<&Fields> {
-        self.inner.trailers()
+        self.source.body.trailers()
     }
 }
 
 impl Compressed {
     /// Fetches the next bytes. A source that wants its chunks sent at once gets them flushed.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let chunk = match self.rest.take() {
-            Some(chunk) => Some(chunk),
-            None => ready!(self.inner.poll_pull(cx))?,
-        };
-        let Some(mut chunk) = chunk else {
-            self.until = Until::Ended;
-            return Poll::Ready(Ok(()));
-        };
-        self.input =
-            chunk.take_bytes().map_err(|e| Fault::own(format!("pread() failed{}", log::Os(&e))))?;
-        if !chunk.is_empty() {
-            self.rest = Some(chunk);
-        } else if self.inner.wants_flush() {
-            self.until = Until::Flushed;
+        match ready!(self.source.poll_next(cx))? {
+            None => self.until = Until::Ended,
+            Some(bytes) => {
+                self.input = bytes;
+                if self.source.is_between_chunks() && self.source.body.wants_flush() {
+                    self.until = Until::Flushed;
+                }
+            }
         }
         Poll::Ready(Ok(()))
     }

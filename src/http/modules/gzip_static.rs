@@ -3,10 +3,7 @@
 //! Reads: `gzip_static`. Runs in: content, before `static_file`.
 
 use crate::conf::*;
-use crate::http::{
-    Body, HttpModule, Merging, Phase, Pipeline, Request, Verdict, gzip_rules, open_files,
-};
-use crate::io::Chunk;
+use crate::http::{HttpModule, Merging, Phase, Pipeline, Request, Verdict, gzip_rules, open_files};
 use crate::log;
 use crate::proto::h1::Method;
 use crate::proto::header::HeaderId;
@@ -80,17 +77,8 @@ fn gzip_static(always: bool, r: &mut Request) -> Verdict {
         log::crit!(&*r, "\"{}\" is not a regular file", log::Raw(&path));
         return Verdict::Finish(404);
     };
-    r.body.discard_later();
-    let len = found.facts.size;
-    r.reply.status = 200;
-    r.reply.length = Some(len);
-    r.reply.last_modified = Some(found.facts.modified);
-    r.reply.etag = core.etag.then(|| found.etag());
+    found.answer(r, file);
     r.reply.content_type = core.content_type_of(r);
-    r.reply.allow_ranges = true;
     r.reply.fields.push(HeaderId::ContentEncoding, b"gzip");
-    if len > 0 {
-        r.reply.body = Body::Whole(Chunk::File { file, at: 0, len });
-    }
     Verdict::Reply
 }

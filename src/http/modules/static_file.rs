@@ -4,10 +4,7 @@
 //! `disable_symlinks` are read by `open_files`. Runs in: content.
 
 use crate::conf::Reason;
-use crate::http::{
-    Body, HttpModule, Merging, Phase, Pipeline, Request, Verdict, open_files, rewrite,
-};
-use crate::io::Chunk;
+use crate::http::{HttpModule, Merging, Phase, Pipeline, Request, Verdict, open_files, rewrite};
 use crate::log;
 use crate::proto::h1::Method;
 use std::rc::Rc;
@@ -54,19 +51,10 @@ fn static_file(r: &mut Request) -> Verdict {
     if r.method == Method::Post {
         return Verdict::Finish(405);
     }
-    r.body.discard_later();
-    let len = found.facts.size;
-    r.reply.status = 200;
-    r.reply.length = Some(len);
-    r.reply.last_modified = Some(found.facts.modified);
-    r.reply.etag = core.etag.then(|| found.etag());
+    found.answer(r, file);
     // An upstream that sent the request here by X-Accel-Redirect may have named the type.
     if r.reply.content_type.is_none() {
         r.reply.content_type = core.content_type_of(r);
-    }
-    r.reply.allow_ranges = true;
-    if len > 0 {
-        r.reply.body = Body::Whole(Chunk::File { file, at: 0, len });
     }
     Verdict::Reply
 }

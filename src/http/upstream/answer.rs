@@ -133,7 +133,7 @@ fn pass_on<T: Talk>(
 }
 
 /// A `Content-Type`, its charset apart.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct ContentType {
     written: Box<[u8]>,
     media: Rc<str>,

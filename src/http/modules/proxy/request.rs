@@ -183,10 +183,7 @@ fn push_fields(r: &Request, loc: &Loc, target: &Target, body: BodyFacts, out: &m
     }
     for field in r.head.fields.iter() {
         if !loc.headers.replaced.contains(field.id, field.name) {
-            out.extend_from_slice(field.name);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(field.value);
-            out.extend_from_slice(b"\r\n");
+            field.push_line(out);
         }
     }
 }
