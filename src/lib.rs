@@ -12,6 +12,7 @@ pub mod tls;
 pub mod upstream;
 pub mod http;
 pub mod agent;
+pub mod lua;
 pub mod modules;
 pub mod cycle;
 pub mod process;

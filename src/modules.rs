@@ -30,6 +30,8 @@ pub static HTTP: Modules = &[
     &Entry::<access::Access>::NEW,
     &Entry::<auth_basic::AuthBasic>::NEW,
     &Entry::<auth_request::AuthRequest>::NEW,
+    // Rewrite, access, content, and what follows: Lua is asked after the others of its phase.
+    &Entry::<crate::lua::conf::Lua>::NEW,
     // Before the content.
     &Entry::<try_files::TryFiles>::NEW,
     &Entry::<mirror::Mirror>::NEW,

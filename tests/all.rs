@@ -25,6 +25,7 @@ mod http_basic;
 mod limits;
 mod location;
 mod logs;
+mod lua;
 mod main_context;
 mod map_geo;
 mod process;

@@ -20,7 +20,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("upstream", &["sys", "log", "conf", "event", "io", "tls", "shm", "proto"]),
     ("http", &["sys", "log", "conf", "event", "io", "tls", "proto", "shm", "upstream"]),
     ("agent", &["sys", "log", "conf", "event", "io", "proto", "shm", "http"]),
-    ("modules", &["conf", "event", "io", "log", "tls", "upstream", "http"]),
+    ("lua", &["sys", "log", "conf", "event", "io", "proto", "shm", "http"]),
+    ("modules", &["conf", "event", "io", "log", "tls", "upstream", "http", "lua"]),
     (
         "cycle",
         &[
@@ -36,7 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
 /// The only places of `unsafe`.
-const UNSAFE_IN: &[&str] = &["src/sys/", "shm/src/region.rs"];
+const UNSAFE_IN: &[&str] = &["src/sys/", "shm/src/region.rs", "src/lua/vm.rs", "src/lua/abi/"];
 
 /// The only places that name `libc`.
 const LIBC_IN: &[&str] = &["src/sys/", "shm/"];

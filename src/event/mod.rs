@@ -49,5 +49,7 @@ pub use source::{Direction, Source, Trigger, Watch};
 pub use tasks::Task;
 
 pub use listen_spec::{BACKLOG_DEFAULT, KeepAlive, ListenSpec, SocketKind};
-pub use service::{Post, Role, Seated, Service, Wanted, seat, take_seat};
+pub use service::{
+    Post, Role, Seated, Service, Wanted, begin_to_end, is_ending, seat, take_seat, workers,
+};
 pub use zone::{Memory, ZONE_MIN_BYTES, Zone, ZoneTable, declare_zone, zone_name_and_size};

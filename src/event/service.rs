@@ -88,6 +88,8 @@ impl Post {
 
 thread_local! {
     static SEAT: Cell<usize> = const { Cell::new(0) };
+    static WORKERS: Cell<usize> = const { Cell::new(1) };
+    static ENDING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The number of this worker, from 0: its own part of what all workers share.
@@ -96,8 +98,25 @@ pub fn seat() -> usize {
 }
 
 /// Called once, when a process takes its post.
-pub fn take_seat(seat: usize) {
-    SEAT.set(seat);
+pub fn take_seat(post: &Post) {
+    SEAT.set(post.seat);
+    WORKERS.set(post.workers);
+    ENDING.set(false);
+}
+
+/// How many workers there are.
+pub fn workers() -> usize {
+    WORKERS.get()
+}
+
+/// Called when the process takes no more work.
+pub fn begin_to_end() {
+    ENDING.set(true);
+}
+
+/// Whether the process takes no more work.
+pub fn is_ending() -> bool {
+    ENDING.get()
 }
 
 /// One block's work. All calls come on the process's main thread; within `start` the loop of the

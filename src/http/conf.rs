@@ -179,7 +179,11 @@ impl Block for Scope<'_> {
         }
         let (here, mains, place) = (self.here, &mut *self.mains, &mut *self.place);
         let offers = self.modules.iter().zip(mains).zip(&mut place.raws);
-        found(offers.map(|((module, main), raw)| module.set(here, &mut **main, &mut **raw, r)))
+        let done =
+            found(offers.map(|((module, main), raw)| module.set(here, &mut **main, &mut **raw, r)));
+        let wanted = r.shelf.take::<rewrite::WantedOps>();
+        self.place.ops.extend(wanted.0.into_iter().map(RawOp::Op));
+        done
     }
 }
 

@@ -85,6 +85,13 @@ impl Fields {
         self.rows.push(Row { name: at, name_len, value, value_len, id });
     }
 
+    /// Adds text that is no field to the block: where it stands.
+    pub fn push_text(&mut self, text: &[u8]) -> (u32, u32) {
+        let at = self.block.len() as u32;
+        self.block.extend_from_slice(text);
+        (at, self.block.len() as u32)
+    }
+
     /// Replaces every field of that name by one.
     pub fn set(&mut self, id: HeaderId, value: &[u8]) {
         self.remove(id);

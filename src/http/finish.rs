@@ -27,7 +27,7 @@ impl Ending {
 
     fn log_once(&mut self) {
         if !std::mem::replace(&mut self.is_logged, true) {
-            log(&self.request);
+            log(&mut self.request);
         }
     }
 }
@@ -52,7 +52,7 @@ impl Drop for Ending {
 }
 
 /// Lets every log handler of the request's place see it.
-pub fn log(r: &Request) {
+pub fn log(r: &mut Request) {
     let location = r.place.location.clone();
     for handler in location.pipeline.loggers() {
         handler(r);

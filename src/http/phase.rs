@@ -16,12 +16,14 @@ use std::time::Duration;
 
 /// The life of a request. This list is the only place where the order is written.
 ///
-/// `ServerRewrite`, `FindConfig`, `Rewrite` and `PostRewrite` of nginx stand between `PostRead`
-/// and `PreAccess`; they belong to `place` and `rewrite` and take no handlers.
+/// `ServerRewrite`, `FindConfig` and `PostRewrite` of nginx stand between `PostRead` and
+/// `PreAccess`; they belong to `place` and `rewrite` and take no handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Before anything: who is the client really?
     PostRead,
+    /// Behind the location's own rewrites, once per location that is found.
+    Rewrite,
     /// Limits.
     PreAccess,
     /// May the client have it?
@@ -32,7 +34,7 @@ pub enum Phase {
     Content,
 }
 
-const PHASES: usize = 5;
+const PHASES: usize = 6;
 
 /// What a handler decided.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub enum Verdict {
     Restart,
     /// Go to a named location.
     Named(Box<str>),
+    /// `place.uri` is new: find the location again, without the server's own rewrites.
+    Relocate,
 }
 
 /// A handler of a phase.
@@ -74,7 +78,7 @@ pub enum Filtered {
 /// Sees the reply's head, and may wrap its body.
 pub type HeaderFilter = Box<dyn Fn(&mut Request) -> Filtered>;
 /// Called when the request is over.
-pub type LogHandler = Box<dyn Fn(&Request)>;
+pub type LogHandler = Box<dyn Fn(&mut Request)>;
 
 /// Everything that runs at one place, made once per location.
 #[derive(Default)]
@@ -116,7 +120,7 @@ impl Pipeline {
     }
 
     /// Adds a log handler.
-    pub fn log(&mut self, handler: impl Fn(&Request) + 'static) {
+    pub fn log(&mut self, handler: impl Fn(&mut Request) + 'static) {
         self.log.push(Box::new(handler));
     }
 
@@ -237,6 +241,8 @@ impl Walk {
                             error_page::Next::Go(next) => Some(next),
                         },
                         Verdict::Restart => self.begin_at_server(r),
+                        Verdict::Relocate if spend_uri_change(r) => self.find(r),
+                        Verdict::Relocate => Some(Verdict::Finish(500)),
                         Verdict::Named(name) => match enter_named(r, &name) {
                             Ok(()) => self.begin_at_location(r),
                             Err(status) => Some(Verdict::Finish(status)),
@@ -298,6 +304,7 @@ impl Walk {
         self.next = 0;
         self.phase = match self.phase {
             Phase::PostRead => return Some(Verdict::Restart),
+            Phase::Rewrite => Phase::PreAccess,
             Phase::PreAccess if r.is_subrequest => Phase::PreContent,
             Phase::PreAccess => Phase::Access,
             Phase::Access if denied != 0 => return Some(self.refuse(r, denied)),
@@ -372,7 +379,7 @@ impl Walk {
     /// The location is found: its handlers are asked.
     fn enter_phases(&mut self, r: &mut Request) -> Option<Verdict> {
         limit_except(r);
-        *self = Walk::at(Phase::PreAccess, r);
+        *self = Walk::at(Phase::Rewrite, r);
         None
     }
 }

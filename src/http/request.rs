@@ -24,7 +24,7 @@ use std::task::Context;
 use std::time::Instant;
 
 /// What the client asked, as it arrived. Spans refer to the block of `fields`.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Head {
     /// The method, if it is a known one.
     pub method: Method,

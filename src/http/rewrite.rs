@@ -23,12 +23,22 @@ pub enum Op {
     Rewrite(Box<Rewrite>),
     /// `return code [text]` or `return URL`
     Return(Return),
+    /// A module's computation, in place of a `set`: the value, or the status that ends it.
+    Compute(VarRef, Computation),
     /// `break`
     Break,
     /// `if (condition) { … }`: its steps, and the place it moves the request to (an index into
     /// the level's `ifs`)
     If(Box<Condition>, Box<[Op]>, Option<usize>),
 }
+
+/// A value that a module computes among the rewrites.
+pub type Computation = Box<dyn Fn(&mut Request) -> Result<Vec<u8>, u16>>;
+
+/// Steps that a module's directive wants where it stands; on the reading's shelf until the
+/// statement is over.
+#[derive(Default)]
+pub struct WantedOps(pub Vec<Op>);
 
 /// A `rewrite`.
 pub struct Rewrite {
@@ -118,6 +128,13 @@ fn steps(ops: &[Op], level: &Rc<Location>, r: &mut Request) -> Step {
                 r.set_variable(variable, &value);
                 Step::On
             }
+            Op::Compute(variable, compute) => match compute(r) {
+                Ok(value) => {
+                    r.set_variable(variable, &value);
+                    Step::On
+                }
+                Err(status) => Step::Done(Verdict::Finish(status)),
+            },
             Op::Rewrite(rewrite) => rewrite.apply(r),
             Op::Return(answer) => Step::Done(answer.apply(r)),
             Op::Break => {

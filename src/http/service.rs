@@ -34,7 +34,7 @@ impl HttpService {
 
 impl Service for HttpService {
     fn start(&self, post: &mut Post) -> io::Result<()> {
-        event::take_seat(post.seat);
+        event::take_seat(post);
         self.conf.start(post.role)?;
         if !post.role.serves() {
             return Ok(());
@@ -48,6 +48,7 @@ impl Service for HttpService {
     }
 
     fn quit(&self) {
+        event::begin_to_end();
         self.acceptors.borrow().iter().for_each(Acceptor::drain);
         self.life.quit();
     }

@@ -268,6 +268,16 @@ impl VariableTable {
         }
     }
 
+    /// All names, for those who look variables up while requests are served. To be taken when
+    /// the blocks have been read.
+    pub fn book(&self) -> VariableBook {
+        VariableBook {
+            by_name: self.by_name.clone(),
+            families: self.families.clone(),
+            changeable: self.changeable.clone(),
+        }
+    }
+
     /// Resolves every use; called when the configuration has been read whole.
     ///
     /// Errors: `unknown "x" variable`.
@@ -290,6 +300,51 @@ impl VariableTable {
             };
             let _ = variable.getter.set(Getter::Keyed(*get, variable.name[prefix.len()..].into()));
         }
+        Ok(())
+    }
+}
+
+/// What names mean while requests are served: for programs that name variables themselves.
+#[derive(Default)]
+pub struct VariableBook {
+    by_name: HashMap<Box<str>, VarRef>,
+    families: Vec<(&'static str, GetKeyed)>,
+    changeable: Vec<(&'static str, Get)>,
+}
+
+/// Why a variable was not assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAssigned {
+    /// Nobody defined it.
+    Unknown,
+    /// Its meaning is fixed.
+    Fixed,
+}
+
+impl VariableBook {
+    /// Appends the value of the variable `name` (in lower case); false if it has none, or if
+    /// there is no such variable.
+    pub fn get(&self, r: &Request, name: &str, out: &mut Vec<u8>) -> bool {
+        if let Some(variable) = self.by_name.get(name) {
+            let is_unset = matches!(variable.getter.get(), Some(Getter::Stored))
+                && variable.slot.get().is_none_or(|slot| r.values.kept(slot).is_none());
+            return !is_unset && r.variable(variable, out);
+        }
+        if let Some((_, get)) = self.changeable.iter().find(|(known, _)| *known == name) {
+            return get(r, out);
+        }
+        let families = self.families.iter().filter(|(prefix, _)| name.starts_with(prefix));
+        let longest = families.max_by_key(|(prefix, _)| prefix.len());
+        longest.is_some_and(|(prefix, get)| get(r, &name[prefix.len()..], out))
+    }
+
+    /// Assigns to the variable `name` (in lower case).
+    pub fn set(&self, r: &mut Request, name: &str, value: &[u8]) -> Result<(), NotAssigned> {
+        let variable = self.by_name.get(name).ok_or(NotAssigned::Unknown)?;
+        if variable.put.get().is_none() && variable.slot.get().is_none() {
+            return Err(NotAssigned::Fixed);
+        }
+        r.set_variable(variable, value);
         Ok(())
     }
 }

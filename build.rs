@@ -1,0 +1,17 @@
+//! Lets LuaJIT's `ffi` and C modules of Lua find what the executable exports.
+//!
+//! Lua's own API is for C modules (`cjson.so`), the `ngx_http_lua_ffi_*` functions are what
+//! lua-resty-core calls. Nothing else of the executable is visible to a library.
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+const EXPORTED: &str = "{ lua_*; luaL_*; luaopen_*; luaJIT_*; ngx_http_lua_*; tollbar_lua_*; };\n";
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let list = folder.join("exported.list");
+    fs::write(&list, EXPORTED).expect("cargo's folder takes a file");
+    println!("cargo:rustc-link-arg-bins=-Wl,--dynamic-list={}", list.display());
+}

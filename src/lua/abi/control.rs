@@ -1,0 +1,166 @@
+//! The phase, the end of it, `ngx.ctx`, `ngx.status`, and the log.
+
+use super::{DONE, ERROR, Message, NO_REQUEST, OK, R, answer, export, functions};
+use super::{in_phase, need_text, put};
+use crate::log::{self, Level};
+use crate::lua::phase::{self, BEFORE_REPLY, HEADER_FILTER, MAY_WAIT, WITH_REQUEST};
+use crate::lua::run::{Lines, Progress};
+use crate::lua::vm::{self, Stack, Value};
+use std::ffi::c_int;
+
+export! {
+    fn ngx_http_lua_ffi_get_phase(_r: R, _message: Message) -> c_int {
+        vm::current_phase() as c_int
+    }
+
+    fn ngx_http_lua_ffi_exit(
+        _r: R, status: c_int, message: *mut u8, len: *mut usize,
+    ) -> c_int {
+        let phase = vm::current_phase();
+        if phase & (MAY_WAIT | HEADER_FILTER) == 0 {
+            let says = format!("API disabled in the context of {}", phase::name(phase));
+            super::put_message(says.as_bytes(), message, len);
+            return ERROR;
+        }
+        vm::with_request(|r| r.slots.of::<Progress>().exit = Some(status));
+        if phase == HEADER_FILTER { DONE } else { OK }
+    }
+
+    fn ngx_http_lua_ffi_get_ctx_ref(_r: R, in_tls: *mut c_int, tls: *mut c_int) -> c_int {
+        put(in_tls, 0);
+        put(tls, -1);
+        answer(WITH_REQUEST, |r| r.slots.of::<Progress>().context.unwrap_or(-1)).max(NO_REQUEST)
+    }
+
+    fn ngx_http_lua_ffi_set_ctx_ref(_r: R, reference: c_int) -> c_int {
+        answer(WITH_REQUEST, |r| {
+            r.slots.of::<Progress>().context = Some(reference);
+            OK
+        })
+    }
+
+    fn ngx_http_lua_ffi_get_resp_status(_r: R) -> c_int {
+        answer(WITH_REQUEST, |r| c_int::from(r.reply.status))
+    }
+
+    fn ngx_http_lua_ffi_set_resp_status(_r: R, status: c_int) -> c_int {
+        answer(BEFORE_REPLY | HEADER_FILTER, |r| {
+            if r.slots.of::<Progress>().has_said {
+                log::error!(&*r, "attempt to set ngx.status after sending out response headers");
+                return super::DECLINED;
+            }
+            r.reply.status = u16::try_from(status).unwrap_or(500);
+            r.reply.reason = None;
+            OK
+        })
+    }
+
+    fn ngx_http_lua_ffi_is_subrequest(_r: R) -> c_int {
+        answer(WITH_REQUEST, |r| c_int::from(r.is_subrequest))
+    }
+
+    fn ngx_http_lua_ffi_headers_sent(_r: R) -> c_int {
+        answer(WITH_REQUEST, |r| {
+            let is_made = r.slots.of::<Progress>().has_said || vm::current_phase() == phase::LOG;
+            c_int::from(is_made)
+        })
+    }
+
+    fn ngx_http_lua_ffi_req_is_internal(_r: R) -> c_int {
+        answer(WITH_REQUEST, |r| c_int::from(r.place.internal))
+    }
+
+    fn ngx_http_lua_ffi_bypass_if_checks(_r: R) {}
+}
+
+functions! {
+    log => write_log;
+    null => |stack| {
+        stack.push_pointer(0);
+        Ok(1)
+    };
+    // A number as if it were a pointer.
+    pointer => |stack| {
+        let number = stack.number(1).unwrap_or_default();
+        stack.push_pointer(number as usize);
+        Ok(1)
+    };
+    // The version that lua-resty-core speaks.
+    set_version => |stack| {
+        let version = stack.number(1).unwrap_or_default() as u32;
+        super::SPEAKS_PCRE2.set(version >= super::VERSION_OF_PCRE2);
+        Ok(0)
+    };
+    print => |stack| write_at(stack, Level::Notice, 1);
+    is_leaving => |stack| {
+        let is_leaving = vm::with_request(|r| r.slots.of::<Progress>().exit.is_some());
+        stack.push(&Value::Bool(is_leaving.unwrap_or_default()));
+        Ok(1)
+    };
+    // Whether the running code may wait: the message if it may not.
+    may_wait => |stack| {
+        in_phase(MAY_WAIT, |_| ())?;
+        let _ = stack;
+        Ok(0)
+    };
+    // Fails if the head of the reply is made already.
+    before_head => |stack| {
+        let what = need_text(stack, 1)?;
+        let is_made = in_phase(BEFORE_REPLY, |r| r.slots.of::<Progress>().has_said)?;
+        match is_made {
+            true => Err([b"attempt to call ", &*what, b" after sending out response headers"]
+                .concat()),
+            false => Ok(0),
+        }
+    };
+    // The args and the URI, for `ngx.exec`.
+    args_and_uri => |stack| {
+        let (args, uri) = in_phase(WITH_REQUEST, |r| (r.place.args.clone(), r.place.uri.clone()))?;
+        stack.push_text(&args);
+        stack.push_text(&uri);
+        Ok(2)
+    };
+}
+
+/// `ngx.log(level, …)`
+fn write_log(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
+    const LEVELS: [Level; 8] = [
+        Level::Emerg,
+        Level::Alert,
+        Level::Crit,
+        Level::Error,
+        Level::Warn,
+        Level::Notice,
+        Level::Info,
+        Level::Debug,
+    ];
+    let found = stack.kind_name(1);
+    let number = stack.number(1).ok_or_else(|| {
+        format!("bad argument #1 to 'log' (number expected, got {found})").into_bytes()
+    })?;
+    match number as i64 {
+        // `ngx.STDERR` is above all levels.
+        0 => write_at(stack, Level::Emerg, 2),
+        n @ 1..=8 => write_at(stack, LEVELS[n as usize - 1], 2),
+        n => Err(format!("bad log level: {n}").into_bytes()),
+    }
+}
+
+fn write_at(stack: &mut Stack, level: Level, first: c_int) -> Result<c_int, Vec<u8>> {
+    if !log::reaches(level) {
+        return Ok(0);
+    }
+    let mut line = b"[lua] ".to_vec();
+    line.extend(stack.caller());
+    for at in first..=stack.top() {
+        super::output::append(stack, at, &mut line)?;
+    }
+    let text = Lines(&line);
+    let written = vm::with_request(|r| {
+        log::write_for(&*r, level, log::Area::Http, format_args!("{text}"));
+    });
+    if written.is_none() {
+        log::write(level, log::Area::Http, format_args!("{text}"));
+    }
+    Ok(0)
+}

@@ -1,0 +1,88 @@
+//! Hashes and base64.
+
+use super::export;
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD as PADDED};
+use base64::engine::{DecodePaddingMode, general_purpose::STANDARD_NO_PAD};
+use md5::{Digest, Md5};
+use sha1::Sha1;
+use std::ffi::c_int;
+
+/// Takes padded and unpadded text, and bits left over, as nginx does.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+export! {
+    fn ngx_http_lua_ffi_md5_bin(src: *const u8, len: usize, dst: *mut u8) {
+        let sum = Md5::digest(super::bytes(src, len));
+        std::ptr::copy_nonoverlapping(sum.as_ptr(), dst, sum.len());
+    }
+
+    fn ngx_http_lua_ffi_md5(src: *const u8, len: usize, dst: *mut u8) {
+        let text = hex(&Md5::digest(super::bytes(src, len)));
+        std::ptr::copy_nonoverlapping(text.as_ptr(), dst, text.len());
+    }
+
+    fn ngx_http_lua_ffi_sha1_bin(src: *const u8, len: usize, dst: *mut u8) -> c_int {
+        let sum = Sha1::digest(super::bytes(src, len));
+        std::ptr::copy_nonoverlapping(sum.as_ptr(), dst, sum.len());
+        1
+    }
+
+    fn ngx_http_lua_ffi_crc32_long(src: *const u8, len: usize) -> u32 {
+        crc32(super::bytes(src, len))
+    }
+
+    fn ngx_http_lua_ffi_crc32_short(src: *const u8, len: usize) -> u32 {
+        crc32(super::bytes(src, len))
+    }
+
+    /// `dst` has room for the text: lua-resty-core computes its length.
+    fn ngx_http_lua_ffi_encode_base64(
+        src: *const u8, len: usize, dst: *mut u8, no_padding: c_int,
+    ) -> usize {
+        let engine = if no_padding == 0 { &PADDED } else { &STANDARD_NO_PAD };
+        let text = engine.encode(super::bytes(src, len));
+        std::ptr::copy_nonoverlapping(text.as_ptr(), dst, text.len());
+        text.len()
+    }
+
+    /// `dst` has room for three bytes of every four.
+    fn ngx_http_lua_ffi_decode_base64(
+        src: *const u8, len: usize, dst: *mut u8, out_len: *mut usize,
+    ) -> c_int {
+        let Ok(plain) = LENIENT.decode(super::bytes(src, len)) else { return 0 };
+        std::ptr::copy_nonoverlapping(plain.as_ptr(), dst, plain.len());
+        super::put(out_len, plain.len());
+        1
+    }
+
+    /// What is no letter of the alphabet is passed over.
+    fn ngx_http_lua_ffi_decode_base64mime(
+        src: *const u8, len: usize, dst: *mut u8, out_len: *mut usize,
+    ) -> c_int {
+        let is_letter = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+        let text = super::bytes(src, len).iter().copied().filter(is_letter).collect::<Vec<_>>();
+        let Ok(plain) = LENIENT.decode(text) else { return 0 };
+        std::ptr::copy_nonoverlapping(plain.as_ptr(), dst, plain.len());
+        super::put(out_len, plain.len());
+        1
+    }
+}
+
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = |b: &u8| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]];
+    bytes.iter().flat_map(digits).collect()
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}

@@ -1,0 +1,260 @@
+//! What Lua calls: the functions that lua-resty-core reaches through ffi, by its names and
+//! signatures, and the C functions of the rest of `ngx`.
+//!
+//! One file per group. An ffi call passes the request's pointer, which nobody follows (see
+//! [`vm::with_request`]); all other pointers are those of buffers that lua-resty-core made for the
+//! call, with the lengths that stand beside them: that is the contract of the ABI, and the reason
+//! of every `unsafe` here.
+//!
+//! **Invariant:** no panic leaves a function of this folder.
+
+mod control;
+mod dict;
+mod hash;
+mod headers;
+mod output;
+mod regex;
+mod request;
+mod socket;
+mod text;
+mod time;
+mod variables;
+mod worker;
+
+use super::conf::{Lua, Main};
+use super::phase::{self, Phases};
+use super::vm::{self, Stack, Value};
+use crate::event::Zone;
+use crate::http::{HttpConf, Request};
+use crate::log;
+use mlua_sys::lua_CFunction;
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+/// What the functions answer, as lua-resty-core names it.
+pub const OK: c_int = 0;
+pub const ERROR: c_int = -1;
+pub const DONE: c_int = -4;
+pub const DECLINED: c_int = -5;
+pub const NO_REQUEST: c_int = -100;
+pub const BAD_CONTEXT: c_int = -101;
+
+/// The versions of lua-resty-core's counterpart that the ABI is known to serve: those of
+/// lua-resty-core 0.1.25 to 0.1.33.
+const VERSIONS: std::ops::RangeInclusive<u32> = 10023..=10033;
+/// What is told to a lua-resty-core that does not ask for one of them.
+const VERSION: u32 = 10030;
+/// From here on lua-resty-core speaks of PCRE2.
+const VERSION_OF_PCRE2: u32 = 10026;
+
+thread_local! {
+    static HOUSE: RefCell<Option<House>> = const { RefCell::new(None) };
+    static SPEAKS_PCRE2: Cell<bool> = const { Cell::new(true) };
+    static DICTS: RefCell<Vec<Rc<Zone>>> = const { RefCell::new(Vec::new()) };
+    /// What was given to Lua by pointer, until the next time.
+    static GIVEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the functions need of the configuration.
+struct House {
+    http: Rc<HttpConf>,
+    regex_cache_entries: u32,
+}
+
+fn with_main<T>(f: impl FnOnce(&Main) -> T) -> Option<T> {
+    HOUSE.with_borrow(|house| house.as_ref().map(|house| f(house.http.mains.main::<Lua>())))
+}
+
+/// Opens the VM of this process and loads the API into it.
+///
+/// Errors: the sentence for the log, if lua-resty-core cannot be loaded.
+pub fn open(http: &Rc<HttpConf>, main: &Main) -> Result<(), Vec<u8>> {
+    let regex_cache_entries = main.regex_cache_entries();
+    HOUSE.set(Some(House { http: http.clone(), regex_cache_entries }));
+    DICTS.set(main.dicts.clone());
+    vm::open(|stack| {
+        let text = |text: &Option<String>| match text {
+            Some(text) => Value::Text(text.clone().into_bytes()),
+            None => Value::Nil,
+        };
+        let dicts = main.dicts.iter().map(|zone| Value::Text(zone.name.clone().into()));
+        let (first, last) = (f64::from(*VERSIONS.start()), f64::from(*VERSIONS.end()));
+        let arguments = [
+            text(&main.path),
+            text(&main.cpath),
+            Value::Text(main.prefix.to_string_lossy().into_owned().into()),
+            Value::List(dicts.collect()),
+            Value::List(vec![
+                Value::Number(f64::from(VERSION)),
+                Value::Number(first),
+                Value::Number(last),
+            ]),
+            Value::Text(env!("CARGO_PKG_VERSION").into()),
+        ];
+        stack.run("=boot", include_str!("../boot.lua"), &all_functions(), &arguments)
+    })
+}
+
+/// The C functions, as `boot.lua` gets them.
+fn all_functions() -> Vec<(&'static str, lua_CFunction)> {
+    let groups = [control::FUNCTIONS, dict::FUNCTIONS, output::FUNCTIONS, request::FUNCTIONS];
+    groups.concat()
+}
+
+/// Runs `f` for the request if its phase is one of `phases`.
+fn in_phase<T>(phases: Phases, f: impl FnOnce(&mut Request) -> T) -> Result<T, Vec<u8>> {
+    let phase = vm::current_phase();
+    if phases & phase == 0 {
+        let message = format!("API disabled in the context of {}", phase::name(phase));
+        return Err(message.into());
+    }
+    vm::with_request(f).ok_or_else(|| b"no request found".to_vec())
+}
+
+/// The same, for functions that answer with a number.
+fn answer(phases: Phases, f: impl FnOnce(&mut Request) -> c_int) -> c_int {
+    match phases & vm::current_phase() {
+        0 => BAD_CONTEXT,
+        _ => vm::with_request(f).unwrap_or(NO_REQUEST),
+    }
+}
+
+/// What a function answers if it panicked.
+trait Fallback {
+    fn fallback() -> Self;
+}
+
+macro_rules! fallback {
+    ($($kind:ty => $value:expr),*) => {
+        $(impl Fallback for $kind { fn fallback() -> $kind { $value } })*
+    };
+}
+fallback!(c_int => ERROR, () => (), usize => 0, u32 => 0, i64 => 0, f64 => 0.0);
+
+impl<T> Fallback for *mut T {
+    fn fallback() -> *mut T {
+        std::ptr::null_mut()
+    }
+}
+impl<T> Fallback for *const T {
+    fn fallback() -> *const T {
+        std::ptr::null()
+    }
+}
+
+fn guarded<T: Fallback>(f: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| {
+        log::alert!("a panic in a function that Lua called");
+        T::fallback()
+    })
+}
+
+/// Exports functions of the ABI. Their bodies may use the pointers that they were passed.
+macro_rules! export {
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($($arg:ident: $kind:ty),* $(,)?) $(-> $out:ty)? $body:block
+    )*) => {$(
+        $(#[$doc])*
+        #[allow(unused_unsafe)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name($($arg: $kind),*) $(-> $out)? {
+            // SAFETY: lua-resty-core's `ffi.cdef` declares the same signature, and its callers
+            // pass buffers that live through the call, of the lengths that they pass beside.
+            $crate::lua::abi::guarded(move || unsafe { $body })
+        }
+    )*};
+}
+use export;
+
+/// Declares C functions of Lua: `name => body`.
+macro_rules! functions {
+    ($($name:ident => $body:expr;)*) => {
+        pub const FUNCTIONS: &[(&str, mlua_sys::lua_CFunction)] = &[$((stringify!($name), {
+            unsafe extern "C-unwind" fn call(state: *mut mlua_sys::lua_State) -> std::ffi::c_int {
+                // SAFETY: the state is what Lua passes; this is the last act.
+                unsafe { $crate::lua::vm::Stack::call(state, $body) }
+            }
+            call
+        })),*];
+    };
+}
+use functions;
+
+/// A string of the ABI with an int as length.
+#[repr(C)]
+pub struct Str {
+    len: c_int,
+    data: *const u8,
+}
+
+impl Str {
+    fn of(bytes: &[u8]) -> Str {
+        Str { len: bytes.len().min(c_int::MAX as usize) as c_int, data: bytes.as_ptr() }
+    }
+
+    /// # Safety
+    /// The string must live while the slice does.
+    unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: the caller's.
+        unsafe { bytes(self.data, self.len.max(0) as usize) }
+    }
+}
+
+/// # Safety
+/// `len` bytes from `data` on must be readable while the slice is used, or `data` null.
+unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
+    match data.is_null() || len == 0 {
+        true => &[],
+        // SAFETY: the caller's.
+        false => unsafe { std::slice::from_raw_parts(data, len) },
+    }
+}
+
+/// Writes through a pointer that may be null.
+///
+/// # Safety
+/// `to` must be null or writable.
+unsafe fn put<T>(to: *mut T, value: T) {
+    if !to.is_null() {
+        // SAFETY: the caller's.
+        unsafe { to.write(value) }
+    }
+}
+
+/// Writes as much of a message as its buffer takes.
+///
+/// # Safety
+/// `*len` bytes from `to` on must be writable.
+unsafe fn put_message(message: &[u8], to: *mut u8, len: *mut usize) {
+    // SAFETY: the caller's; no more is written than fits.
+    unsafe {
+        let n = message.len().min(*len);
+        std::ptr::copy_nonoverlapping(message.as_ptr(), to, n);
+        *len = n;
+    }
+}
+
+/// Keeps `text` until the next call: where it stands.
+fn give(text: Vec<u8>) -> (*mut u8, usize) {
+    GIVEN.with_borrow_mut(|given| {
+        *given = text;
+        (given.as_mut_ptr(), given.len())
+    })
+}
+
+/// The request's pointer as it comes from Lua.
+type R = *mut c_void;
+/// A static message.
+type Message = *mut *const c_char;
+
+/// Reads an argument that must be text or a number.
+fn need_text(stack: &mut Stack, at: c_int) -> Result<Vec<u8>, Vec<u8>> {
+    let found = stack.kind_name(at);
+    stack
+        .text(at)
+        .map(<[u8]>::to_vec)
+        .ok_or_else(|| format!("bad argument #{at} (string expected, got {found})").into_bytes())
+}

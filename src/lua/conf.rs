@@ -1,0 +1,292 @@
+//! The directives of Lua, and what a process does at its start.
+
+use super::vm::Code;
+use super::{abi, block, phase, run};
+use crate::conf::*;
+use crate::event::{Role, Zone};
+use crate::http::keyval::{KeyvalZones, Match};
+use crate::http::rewrite::{Op, WantedOps};
+use crate::http::variable::VariableBook;
+use crate::http::{HttpConf, HttpModule, Merging, Pipeline, Request, Template, VariableTable};
+use crate::log;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Files whose code is kept, per directive with variables in its path.
+const FILES_MAX: usize = 1024;
+/// The smallest `lua_shared_dict`, bytes.
+const DICT_MIN_BYTES: u64 = 8191;
+/// `lua_regex_cache_max_entries` by default.
+const REGEX_CACHE_ENTRIES: i64 = 1024;
+
+/// OpenResty's Lua.
+pub struct Lua;
+
+const ANY_CODE: Context = HTTP | SRV | LOC | LIF;
+const SET_PLACES: Context = SRV | SIF | LOC | LIF;
+
+impl HttpModule for Lua {
+    type Main = Main;
+    type RawLoc = RawLoc;
+    type Loc = Loc;
+
+    #[rustfmt::skip]
+    const MAIN: &'static [Directive<Main>] = &[
+        d("lua_package_path",         HTTP, text(|c| &mut c.path)),
+        d("lua_package_cpath",        HTTP, text(|c| &mut c.cpath)),
+        d("lua_shared_dict",          HTTP, call(exactly(2), Main::shared_dict)),
+        d("lua_code_cache",           HTTP, call(exactly(1), |_, r| code_cache(r))),
+        d("lua_regex_cache_max_entries", HTTP, num(0, 1 << 30, |c| &mut c.regex_cache_entries)),
+        d("init_by_lua_block",        HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.init))),
+        d("init_by_lua_file",         HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.init))),
+        d("init_worker_by_lua_block", HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.worker))),
+        d("init_worker_by_lua_file",  HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.worker))),
+    ];
+    #[rustfmt::skip]
+    const LOC: &'static [Directive<RawLoc>] = &[
+        d("set_by_lua_block",           SET_PLACES, block(exactly(1), |_, r| set_by_lua(r))),
+        d("rewrite_by_lua_block",       ANY_CODE, block(exactly(0), |c, r| add(&mut c.rewrite, r))),
+        d("rewrite_by_lua_file",        ANY_CODE, call(exactly(1), |c, r| add(&mut c.rewrite, r))),
+        d("access_by_lua_block",        ANY_CODE, block(exactly(0), |c, r| add(&mut c.access, r))),
+        d("access_by_lua_file",         ANY_CODE, call(exactly(1), |c, r| add(&mut c.access, r))),
+        d("content_by_lua_block",       LOC | LIF, block(exactly(0), |c, r| add(&mut c.content, r))),
+        d("content_by_lua_file",        LOC | LIF, call(exactly(1), |c, r| add(&mut c.content, r))),
+        d("header_filter_by_lua_block", ANY_CODE, block(exactly(0), |c, r| add(&mut c.header, r))),
+        d("header_filter_by_lua_file",  ANY_CODE, call(exactly(1), |c, r| add(&mut c.header, r))),
+        d("log_by_lua_block",           ANY_CODE, block(exactly(0), |c, r| add(&mut c.log, r))),
+        d("log_by_lua_file",            ANY_CODE, call(exactly(1), |c, r| add(&mut c.log, r))),
+    ];
+
+    fn finish(main: &mut Main, m: &mut Merging) -> Result<(), Reason> {
+        main.variables = m.shelf.of::<VariableTable>().book();
+        main.is_used |= m.shelf.take::<Used>().0 || main.init.is_some() || main.worker.is_some();
+        main.prefix = m.paths.prefix.clone();
+        Ok(())
+    }
+
+    fn merge(raw: RawLoc, up: &Loc, m: &mut Merging) -> Result<Loc, Reason> {
+        let content = match raw.content {
+            None if m.level.is_nameless() => up.content.clone(),
+            own => own,
+        };
+        Ok(Loc {
+            rewrite: raw.rewrite.or_else(|| up.rewrite.clone()),
+            access: raw.access.or_else(|| up.access.clone()),
+            content,
+            header: raw.header.or_else(|| up.header.clone()),
+            log: raw.log.or_else(|| up.log.clone()),
+        })
+    }
+
+    fn install(loc: &Rc<Loc>, p: &mut Pipeline) {
+        run::install(loc, p);
+    }
+
+    fn start(http: &Rc<HttpConf>, role: Role) -> io::Result<()> {
+        let main = http.mains.main::<Lua>();
+        if !role.serves() || !main.is_used {
+            return Ok(());
+        }
+        let failed = |message: Vec<u8>| {
+            log::emerg!("{}", run::Lines(&message));
+            io::Error::other("Lua does not start")
+        };
+        abi::open(http, main).map_err(failed)?;
+        for (script, phase) in [(&main.init, phase::INIT), (&main.worker, phase::INIT_WORKER)] {
+            let Some(script) = script else { continue };
+            if let Err(message) = run::start(script, phase) {
+                let what = phase::name(phase).trim_end_matches('*');
+                log::error!("{what} error: {}", run::Lines(&message));
+                if phase == phase::INIT {
+                    return Err(failed(b"init_by_lua failed".to_vec()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What stands once.
+#[derive(Default)]
+pub struct Main {
+    pub(super) path: Option<String>,
+    pub(super) cpath: Option<String>,
+    pub(super) dicts: Vec<Rc<Zone>>,
+    pub(super) variables: VariableBook,
+    pub(super) prefix: PathBuf,
+    regex_cache_entries: Option<i64>,
+    init: Option<Rc<Script>>,
+    worker: Option<Rc<Script>>,
+    is_used: bool,
+}
+
+/// What was written in a block.
+#[derive(Default)]
+pub struct RawLoc {
+    rewrite: Option<Rc<Script>>,
+    access: Option<Rc<Script>>,
+    content: Option<Rc<Script>>,
+    header: Option<Rc<Script>>,
+    log: Option<Rc<Script>>,
+}
+
+/// The code of a location.
+#[derive(Default)]
+pub struct Loc {
+    pub(super) rewrite: Option<Rc<Script>>,
+    pub(super) access: Option<Rc<Script>>,
+    pub(super) content: Option<Rc<Script>>,
+    pub(super) header: Option<Rc<Script>>,
+    pub(super) log: Option<Rc<Script>>,
+}
+
+/// Somebody wrote Lua: the process needs a VM.
+#[derive(Default)]
+struct Used(bool);
+
+/// The code of one directive.
+pub struct Script {
+    text: Text,
+}
+
+enum Text {
+    Here(Rc<Code>),
+    /// A file, read when it is first needed.
+    File {
+        path: Template,
+        prefix: PathBuf,
+        known: RefCell<HashMap<Vec<u8>, Rc<Code>>>,
+    },
+}
+
+/// Why a script's code is not there.
+pub enum NoCode {
+    /// There is no such file.
+    Absent(Vec<u8>),
+    /// The file cannot be read.
+    Unreadable(Vec<u8>),
+}
+
+impl Main {
+    /// `lua_regex_cache_max_entries`
+    pub(super) fn regex_cache_entries(&self) -> u32 {
+        self.regex_cache_entries.unwrap_or(REGEX_CACHE_ENTRIES) as u32
+    }
+
+    fn shared_dict(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        let args = r.take_args();
+        let (name, size_text) = (&args[0], &args[1]);
+        let size = value::size(size_text).filter(|size| *size > DICT_MIN_BYTES);
+        let size = size
+            .ok_or_else(|| Reason::says(format!("invalid lua shared dict size \"{size_text}\"")))?;
+        if self.dicts.iter().any(|known| known.name == *name) {
+            return Err(Reason::says(format!(
+                "lua_shared_dict \"{name}\" is already defined as \"{name}\""
+            )));
+        }
+        KeyvalZones::declare(r, name, size, Match::String, None)?;
+        let zone = KeyvalZones::refer(r, name)?;
+        self.dicts.push(zone.zone.clone());
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        r: &mut Reading,
+        field: fn(&mut Main) -> &mut Option<Rc<Script>>,
+    ) -> Result<(), Reason> {
+        add(field(self), r)
+    }
+}
+
+impl Script {
+    /// The code for a request (for none, where there is none).
+    pub fn code(&self, r: Option<&Request>) -> Result<Rc<Code>, NoCode> {
+        let (path, prefix, known) = match &self.text {
+            Text::Here(code) => return Ok(code.clone()),
+            Text::File { path, prefix, known } => (path, prefix, known),
+        };
+        let name = match r {
+            Some(r) => path.value(r).into_owned(),
+            None => path.source().as_bytes().to_vec(),
+        };
+        if let Some(code) = known.borrow().get(&name) {
+            return Ok(code.clone());
+        }
+        let whole = prefix.join(String::from_utf8_lossy(&name).as_ref());
+        let source = std::fs::read(&whole).map_err(|e| {
+            let says = format!("cannot open {}: {}", whole.display(), os_error(&e));
+            match e.kind() {
+                io::ErrorKind::NotFound => NoCode::Absent(says.into()),
+                _ => NoCode::Unreadable(says.into()),
+            }
+        })?;
+        let code = Rc::new(Code::new(format!("@{}", whole.display()), without_shebang(source)));
+        let mut known = known.borrow_mut();
+        if known.len() >= FILES_MAX {
+            known.clear();
+        }
+        known.insert(name, code.clone());
+        Ok(code)
+    }
+}
+
+/// A first line that begins with `#` is no Lua; its end is kept for the count of lines.
+fn without_shebang(mut source: Vec<u8>) -> Vec<u8> {
+    if source.first() == Some(&b'#') {
+        let line = memchr::memchr(b'\n', &source).unwrap_or(source.len());
+        source.drain(..line);
+    }
+    source
+}
+
+fn add(field: &mut Option<Rc<Script>>, r: &mut Reading) -> Result<(), Reason> {
+    if field.is_some() {
+        return Err(Reason::Duplicate);
+    }
+    r.shelf.of::<Used>().0 = true;
+    *field = Some(Rc::new(read(r)?));
+    Ok(())
+}
+
+fn read(r: &mut Reading) -> Result<Script, Reason> {
+    if r.opens_block() {
+        return Ok(Script { text: Text::Here(Rc::new(read_block(r)?)) });
+    }
+    let words = r.take_args();
+    let path = Template::parse(&words[0], r)?;
+    let prefix = r.paths.prefix.clone();
+    Ok(Script { text: Text::File { path, prefix, known: RefCell::default() } })
+}
+
+fn read_block(r: &mut Reading) -> Result<Code, Reason> {
+    let what = r.name().trim_end_matches("_block").to_owned();
+    let (file, line) = r.place();
+    let file = file.rsplit('/').next().unwrap_or_default();
+    let chunk = format!("={what}({file}:{line})");
+    Ok(Code::new(chunk, r.raw_block(block::end)?.into_bytes()))
+}
+
+fn set_by_lua(r: &mut Reading) -> Result<(), Reason> {
+    let words = r.take_args();
+    let Some(name) = words[0].strip_prefix('$').filter(|name| !name.is_empty()) else {
+        return Err(Reason::says(format!("invalid variable name \"{}\"", words[0])));
+    };
+    r.shelf.of::<Used>().0 = true;
+    let variable = r.shelf.of::<VariableTable>().assign(name)?;
+    let script = Script { text: Text::Here(Rc::new(read_block(r)?)) };
+    let compute = Box::new(move |r: &mut Request| run::set(&script, r));
+    r.shelf.of::<WantedOps>().0.push(Op::Compute(variable, compute));
+    Ok(())
+}
+
+/// Code is always kept: a VM for every request is not offered.
+fn code_cache(r: &mut Reading) -> Result<(), Reason> {
+    match r.flag_value()? {
+        true => Ok(()),
+        false => Err(Reason::says("\"lua_code_cache off\" is not supported")),
+    }
+}

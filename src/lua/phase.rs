@@ -1,0 +1,35 @@
+//! Where in a request's life Lua runs, with OpenResty's names and numbers.
+
+/// A set of phases, by lua-resty-core's bits.
+pub type Phases = u32;
+
+pub const SET: Phases = 0x0001;
+pub const REWRITE: Phases = 0x0002;
+pub const ACCESS: Phases = 0x0004;
+pub const CONTENT: Phases = 0x0008;
+pub const LOG: Phases = 0x0010;
+pub const HEADER_FILTER: Phases = 0x0020;
+pub const INIT_WORKER: Phases = 0x0100;
+/// Before there is a worker: no request, no phase that `ngx.get_phase` would have to ask for.
+pub const INIT: Phases = 0;
+
+/// Phases in which code may wait.
+pub const MAY_WAIT: Phases = REWRITE | ACCESS | CONTENT;
+/// Phases in which the reply is not made yet.
+pub const BEFORE_REPLY: Phases = MAY_WAIT | SET;
+/// Phases that have a request.
+pub const WITH_REQUEST: Phases = SET | REWRITE | ACCESS | CONTENT | LOG | HEADER_FILTER;
+
+/// The phase as messages name it.
+pub fn name(phase: Phases) -> &'static str {
+    match phase {
+        SET => "set_by_lua*",
+        REWRITE => "rewrite_by_lua*",
+        ACCESS => "access_by_lua*",
+        CONTENT => "content_by_lua*",
+        LOG => "log_by_lua*",
+        HEADER_FILTER => "header_filter_by_lua*",
+        INIT_WORKER => "init_worker_by_lua*",
+        _ => "init_by_lua*",
+    }
+}

@@ -1,0 +1,388 @@
+//! What a phase does with its code: it runs, waits, and decides how the request goes on.
+
+use super::conf::{Loc, NoCode, Script};
+use super::phase::{self, Phases};
+use super::vm::{self, Ask, Coroutine, Step, Value};
+use crate::event;
+use crate::http::{
+    Body, Filtered, Handler, Phase, Pipeline, Request, Verdict, rewrite, subrequest,
+};
+use crate::io::{Chunk, Slice};
+use crate::log;
+use crate::proto::h1::{Method, Span};
+use crate::proto::header::HeaderId;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How deep `ngx.location.capture` may nest.
+const DEPTH_MAX: u8 = 50;
+/// The longest body that `ngx.location.capture` gives, bytes; what is longer is cut off.
+const CAPTURED_MAX: usize = 64 << 20;
+/// `ngx.DECLINED`
+const DECLINED: i32 = -5;
+
+/// What Lua has done with a request so far.
+#[derive(Default)]
+pub struct Progress {
+    /// The reference of `ngx.ctx`, from 1.
+    pub context: Option<i32>,
+    /// `ngx.exit`'s code, until it is obeyed.
+    pub exit: Option<i32>,
+    /// What was said and not sent yet.
+    pub output: Vec<u8>,
+    /// Something was said (be it nothing), or the headers were sent: the reply's head is fixed.
+    pub has_said: bool,
+    /// `ngx.eof` was called.
+    pub is_over: bool,
+    /// `ngx.req.set_uri(uri, true)`.
+    pub jumps: bool,
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(context) = self.context {
+            vm::release_context(context);
+        }
+    }
+}
+
+/// How code ended.
+enum Outcome {
+    Done(Value),
+    Exit(i32),
+    Go(Verdict),
+    Failed,
+}
+
+/// A message with its traceback: its lines stay lines, whatever else is unprintable is shown.
+pub struct Lines<'a>(pub &'a [u8]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, line) in self.0.split(|byte| *byte == b'\n').enumerate() {
+            for (tab, text) in line.split(|byte| *byte == b'\t').enumerate() {
+                let before = match (n, tab) {
+                    (0, 0) => "",
+                    (_, 0) => "\n",
+                    _ => "\t",
+                };
+                write!(f, "{before}{}", log::Raw(text))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts the location's code into its pipeline.
+pub fn install(loc: &Rc<Loc>, p: &mut Pipeline) {
+    for (script, at, phase) in [
+        (&loc.rewrite, Phase::Rewrite, phase::REWRITE),
+        (&loc.access, Phase::Access, phase::ACCESS),
+    ] {
+        if let Some(script) = script.clone() {
+            p.on_async(at, move |r| {
+                let script = script.clone();
+                Box::pin(async move { handle(&script, r, phase).await })
+            });
+        }
+    }
+    if let Some(script) = loc.content.clone() {
+        p.content(Handler::Async(Box::new(move |r| {
+            let script = script.clone();
+            Box::pin(async move { handle(&script, r, phase::CONTENT).await })
+        })));
+    }
+    if let Some(script) = loc.header.clone() {
+        p.filter(move |r| filter_header(&script, r));
+    }
+    if let Some(script) = loc.log.clone() {
+        p.log(move |r| drop(at_once(&script, r, phase::LOG)));
+    }
+}
+
+/// Runs code that has no request. Errors: Lua's.
+pub fn start(script: &Script, phase: Phases) -> Result<(), Vec<u8>> {
+    let code = script.code(None).map_err(|no| no.says().to_vec())?;
+    match Coroutine::new(&code)?.resume(None, phase, &[]) {
+        Step::Done(_) => Ok(()),
+        Step::Failed(message) => Err(message),
+        Step::Asks(_) | Step::Yielded => Err(b"attempt to yield across C-call boundary".to_vec()),
+    }
+}
+
+/// Runs `set_by_lua`: the value, or the status that ends the request.
+pub fn set(script: &Script, r: &mut Request) -> Result<Vec<u8>, u16> {
+    match at_once(script, r, phase::SET) {
+        Outcome::Failed => Err(500),
+        Outcome::Done(value) => Ok(value.into_text()),
+        _ => Ok(Vec::new()),
+    }
+}
+
+impl NoCode {
+    fn says(&self) -> &[u8] {
+        match self {
+            NoCode::Absent(says) | NoCode::Unreadable(says) => says,
+        }
+    }
+}
+
+async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
+    let outcome = match begin(script, r, phase) {
+        Ok(coroutine) => lead(coroutine, r, phase).await,
+        Err(verdict) => return verdict,
+    };
+    let progress = r.slots.of::<Progress>();
+    progress.exit = None;
+    let has_said = progress.has_said;
+    match outcome {
+        Outcome::Go(verdict) => verdict,
+        Outcome::Failed => {
+            forget_output(r);
+            Verdict::Finish(500)
+        }
+        Outcome::Exit(code) if code > 0 => exit(r, code as u16, has_said),
+        _ if has_said || phase == phase::CONTENT => reply(r),
+        Outcome::Exit(DECLINED) => Verdict::Decline,
+        Outcome::Exit(code) if code < 0 => Verdict::Finish(500),
+        _ if phase == phase::ACCESS => Verdict::Settle,
+        _ if std::mem::take(&mut r.slots.of::<Progress>().jumps) => Verdict::Relocate,
+        _ => Verdict::Decline,
+    }
+}
+
+/// The coroutine of a phase, or how the request ends without one.
+fn begin(script: &Script, r: &Request, phase: Phases) -> Result<Coroutine, Verdict> {
+    let code = script.code(Some(r)).map_err(|no| {
+        log::error!(r, "failed to load external Lua file: {}", log::Raw(no.says()));
+        let is_absent = matches!(no, NoCode::Absent(_)) && phase == phase::CONTENT;
+        Verdict::Finish(if is_absent { 404 } else { 500 })
+    })?;
+    Coroutine::new(&code).map_err(|message| {
+        let message = Lines(&message);
+        match code.chunk.strip_prefix('@') {
+            Some(path) => {
+                log::error!(r, "failed to load external Lua file \"{path}\": {message}");
+            }
+            None => log::error!(r, "failed to load inlined Lua code: {message}"),
+        }
+        Verdict::Finish(500)
+    })
+}
+
+/// Runs a coroutine to its end.
+async fn lead(mut coroutine: Coroutine, r: &mut Request, phase: Phases) -> Outcome {
+    let mut answer = Vec::new();
+    loop {
+        match coroutine.resume(Some(r), phase, &answer) {
+            Step::Done(value) => return Outcome::Done(value),
+            Step::Yielded => {
+                event::yield_now().await;
+                answer = Vec::new();
+            }
+            Step::Failed(message) => {
+                let message = Lines(&message);
+                log::error!(&*r, "lua entry thread aborted: runtime error: {message}");
+                return Outcome::Failed;
+            }
+            Step::Asks(ask) => match serve(r, ask).await {
+                Ok(values) => answer = values,
+                Err(outcome) => return outcome,
+            },
+        }
+    }
+}
+
+/// Does what a coroutine waits for.
+async fn serve(r: &mut Request, ask: Ask) -> Result<Vec<Value>, Outcome> {
+    let mut args = ask.args.into_iter();
+    let mut text = || match args.next() {
+        Some(Value::Text(text)) => Some(text),
+        Some(Value::Number(n)) => Some(n.to_string().into_bytes()),
+        _ => None,
+    };
+    match ask.what.as_str() {
+        "exit" => Err(Outcome::Exit(r.slots.of::<Progress>().exit.take().unwrap_or_default())),
+        "sleep" => {
+            let seconds = text().and_then(|n| String::from_utf8(n).ok()?.parse::<f64>().ok());
+            let time = Duration::try_from_secs_f64(seconds.unwrap_or_default());
+            event::sleep(time.unwrap_or_default()).await;
+            Ok(Vec::new())
+        }
+        "body" => match r.keep_body().await {
+            Ok(()) => Ok(Vec::new()),
+            Err(fault) => {
+                if !fault.what.is_empty() {
+                    log::error!(&*r, "{}", fault.what);
+                }
+                Err(Outcome::Go(Verdict::Finish(fault.status)))
+            }
+        },
+        "exec" => {
+            let (uri, args) = (text().unwrap_or_default(), text().unwrap_or_default());
+            forget_output(r);
+            Err(Outcome::Go(match uri.first() {
+                Some(b'@') => Verdict::Named(String::from_utf8_lossy(&uri).into()),
+                _ => r.internal_redirect(uri, args),
+            }))
+        }
+        "redirect" => {
+            let (to, status) = (text().unwrap_or_default(), text().unwrap_or_default());
+            let status = String::from_utf8(status).ok().and_then(|n| n.parse().ok());
+            Err(Outcome::Go(rewrite::redirect(r, status.unwrap_or(302), &to)))
+        }
+        "capture" => {
+            let (uri, query, method, body) = (text(), text(), text(), text());
+            Ok(capture(r, uri.unwrap_or_default(), query, method, body).await)
+        }
+        other => unreachable!("boot.lua asks for nothing else: {other}"),
+    }
+}
+
+/// `ngx.location.capture`: status, body, whether it is cut off, and the fields as a flat list.
+async fn capture(
+    r: &mut Request,
+    uri: Vec<u8>,
+    query: Option<Vec<u8>>,
+    method: Option<Vec<u8>>,
+    body: Option<Vec<u8>>,
+) -> Vec<Value> {
+    if r.depth >= DEPTH_MAX {
+        log::error!(&*r, "subrequests cycle while processing \"{}\"", log::Raw(&uri));
+        return vec![Value::Number(500.0), Value::Text(Vec::new()), Value::Bool(false)];
+    }
+    let mut sub = r.subrequest(uri, query.unwrap_or_default());
+    if let Some(body) = body {
+        let length = body.len() as u64;
+        let head = Rc::make_mut(&mut sub.head);
+        head.content_length = Some(length);
+        head.chunked = false;
+        head.fields.set(HeaderId::ContentLength, length.to_string().as_bytes());
+        sub.body = crate::http::request_body::RequestBody::kept(vec![Chunk::Mem(body.into())]);
+    }
+    set_method(&mut sub, method.as_deref().unwrap_or(b"GET"));
+    let mut sub = subrequest::fetch(sub).await;
+    let mut text = Vec::new();
+    let mut is_cut = sub.reply.is_dropped;
+    while !sub.reply.head_only && !sub.reply.is_dropped {
+        match sub.reply.body.pull().await {
+            Ok(None) => break,
+            Ok(Some(chunk)) if text.len() as u64 + chunk.len() <= CAPTURED_MAX as u64 => {
+                if chunk.append_to(&mut text).is_err() {
+                    is_cut = true;
+                    break;
+                }
+            }
+            Ok(Some(_)) | Err(_) => {
+                is_cut = true;
+                break;
+            }
+        }
+    }
+    let status = f64::from(sub.status());
+    let fields = fields_of(&sub);
+    vec![Value::Number(status), Value::Text(text), Value::Bool(is_cut), Value::List(fields)]
+}
+
+/// The reply's fields, name and value in turn, those with a place of their own first.
+pub fn fields_of(r: &Request) -> Vec<Value> {
+    let mut out = Vec::new();
+    let mut add = |name: &[u8], value: &[u8]| {
+        out.push(Value::Text(name.to_vec()));
+        out.push(Value::Text(value.to_vec()));
+    };
+    if let Some(content_type) = &r.reply.content_type {
+        add(b"Content-Type", content_type.as_bytes());
+    }
+    if let Some(length) = r.reply.length {
+        add(b"Content-Length", length.to_string().as_bytes());
+    }
+    if let Some(time) = r.reply.last_modified {
+        let date = crate::sys::time::Calendar::utc(time).http_date();
+        add(b"Last-Modified", date.as_bytes());
+    }
+    if let Some(tag) = &r.reply.etag {
+        add(b"ETag", tag.as_bytes());
+    }
+    for field in r.reply.fields.iter() {
+        add(field.name, field.value);
+    }
+    out
+}
+
+/// Gives the request another method.
+pub fn set_method(r: &mut Request, name: &[u8]) {
+    let head = Rc::make_mut(&mut r.head);
+    let (start, end) = head.fields.push_text(name);
+    head.method_name = Span { start, end };
+    head.method = Method::of(name);
+    r.method = head.method;
+}
+
+/// Runs code that may not wait.
+fn at_once(script: &Script, r: &mut Request, phase: Phases) -> Outcome {
+    let Ok(mut coroutine) = begin(script, r, phase) else { return Outcome::Failed };
+    let what = phase::name(phase);
+    match coroutine.resume(Some(r), phase, &[]) {
+        Step::Done(value) => match r.slots.of::<Progress>().exit.take() {
+            Some(code) => Outcome::Exit(code),
+            None => Outcome::Done(value),
+        },
+        Step::Asks(ask) if ask.what == "exit" => {
+            Outcome::Exit(r.slots.of::<Progress>().exit.take().unwrap_or_default())
+        }
+        Step::Failed(message) => {
+            log::error!(&*r, "failed to run {what}: {}", Lines(&message));
+            Outcome::Failed
+        }
+        Step::Asks(_) | Step::Yielded => {
+            log::error!(&*r, "failed to run {what}: attempt to yield across C-call boundary");
+            Outcome::Failed
+        }
+    }
+}
+
+fn filter_header(script: &Script, r: &mut Request) -> Filtered {
+    match at_once(script, r, phase::HEADER_FILTER) {
+        Outcome::Failed => Filtered::Instead(500),
+        Outcome::Exit(code @ 300..=999) => Filtered::Instead(code as u16),
+        _ => Filtered::Pass,
+    }
+}
+
+/// `ngx.exit` with a status.
+fn exit(r: &mut Request, status: u16, has_said: bool) -> Verdict {
+    match status {
+        _ if has_said => reply(r),
+        300.. => Verdict::Finish(status),
+        _ => {
+            if r.reply.status == 0 {
+                r.reply.status = status;
+            }
+            reply(r)
+        }
+    }
+}
+
+fn forget_output(r: &mut Request) {
+    let progress = r.slots.of::<Progress>();
+    (progress.has_said, progress.is_over) = (false, false);
+    progress.output.clear();
+}
+
+/// What was said is the reply.
+fn reply(r: &mut Request) -> Verdict {
+    let output = std::mem::take(&mut r.slots.of::<Progress>().output);
+    forget_output(r);
+    r.body.discard_later();
+    if r.reply.status == 0 {
+        r.reply.status = 200;
+    }
+    if r.reply.content_type.is_none() {
+        let core = r.place.location.core.clone();
+        r.reply.content_type = core.content_type_of(r);
+    }
+    r.reply.body = Body::bytes(Slice::from(output));
+    Verdict::Reply
+}

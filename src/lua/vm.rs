@@ -1,0 +1,572 @@
+//! The Lua VM of this process: its coroutines, and whose request is running.
+//!
+//! A coroutine that has to wait yields [`WAIT`] with the name of what it wants ([`Ask`]); whoever
+//! drives it resumes it with the [`Value`]s of the answer. Coroutines that ended well are used
+//! again.
+
+use super::phase::{self, Phases};
+use crate::http::Request;
+use mlua_sys::*;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+/// Coroutines that are kept for the next request.
+const IDLE_MAX: usize = 256;
+/// Nothing is loaded.
+const NO_REF: c_int = -2;
+
+/// What Lua sees as the request that runs: `thread.exdata` in `boot.lua` reads it through ffi.
+#[unsafe(export_name = "tollbar_lua_request")]
+pub static SEEN: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Its address is the first value of a yield that is meant for the driver.
+static WAIT: u8 = 0;
+
+thread_local! {
+    static VM: OnceCell<Vm> = const { OnceCell::new() };
+    static TURN: Cell<Turn> = const { Cell::new(Turn { request: None, phase: phase::INIT }) };
+}
+
+/// Whose code runs, and where in its life.
+#[derive(Clone, Copy)]
+struct Turn {
+    request: Option<NonNull<Request>>,
+    phase: Phases,
+}
+
+struct Vm {
+    state: *mut lua_State,
+    idle: RefCell<Vec<Thread>>,
+}
+
+/// A coroutine's stack, and what keeps it from being collected.
+struct Thread {
+    state: *mut lua_State,
+    anchor: c_int,
+}
+
+/// A value that crosses between Lua and its driver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Nil,
+    Bool(bool),
+    Number(f64),
+    Text(Vec<u8>),
+    /// A sequence.
+    List(Vec<Value>),
+}
+
+impl Value {
+    /// As Lua writes it.
+    pub fn into_text(self) -> Vec<u8> {
+        match self {
+            Value::Text(text) => text,
+            Value::Number(n) if n.fract() == 0.0 && n.abs() < 1e14 => {
+                format!("{}", n as i64).into_bytes()
+            }
+            Value::Number(n) => n.to_string().into_bytes(),
+            Value::Bool(yes) => yes.to_string().into_bytes(),
+            Value::Nil | Value::List(_) => Vec::new(),
+        }
+    }
+}
+
+/// What a coroutine waits for.
+#[derive(Debug)]
+pub struct Ask {
+    pub what: String,
+    pub args: Vec<Value>,
+}
+
+/// Where a coroutine stands after it was resumed.
+#[derive(Debug)]
+pub enum Step {
+    /// It returned this first of all.
+    Done(Value),
+    /// It wants something.
+    Asks(Ask),
+    /// It merely gave way.
+    Yielded,
+    /// It failed: the message with its traceback.
+    Failed(Vec<u8>),
+}
+
+/// A chunk of Lua, loaded when it first runs.
+#[derive(Debug)]
+pub struct Code {
+    /// As messages name it: `=content_by_lua(nginx.conf:3)`, `@/path/file.lua`.
+    pub chunk: String,
+    pub source: Vec<u8>,
+    loaded: Cell<c_int>,
+}
+
+impl Code {
+    pub fn new(chunk: String, source: Vec<u8>) -> Code {
+        Code { chunk, source, loaded: Cell::new(NO_REF) }
+    }
+}
+
+/// Opens the VM of this process with Lua's libraries; `setup` gets its stack. Nothing is done if
+/// there is one already.
+///
+/// Errors: what `setup` says; Lua's, if it has no memory.
+pub fn open(setup: impl FnOnce(&mut Stack) -> Result<(), Vec<u8>>) -> Result<(), Vec<u8>> {
+    if is_open() {
+        return Ok(());
+    }
+    // SAFETY: a state that was just made is valid; the libraries run in it before anything else.
+    let state = unsafe {
+        let state = luaL_newstate();
+        if state.is_null() {
+            return Err(b"failed to create Lua VM: not enough memory".to_vec());
+        }
+        luaL_openlibs(state);
+        state
+    };
+    VM.with(|vm| drop(vm.set(Vm { state, idle: RefCell::default() })));
+    setup(&mut Stack(state))
+}
+
+/// Whether this process has a VM.
+pub fn is_open() -> bool {
+    VM.with(|vm| vm.get().is_some())
+}
+
+fn with_vm<T>(f: impl FnOnce(&Vm) -> T) -> T {
+    VM.with(|vm| f(vm.get().expect("Lua is called in processes that opened it")))
+}
+
+/// The phase whose code runs.
+pub fn current_phase() -> Phases {
+    TURN.get().phase
+}
+
+/// Calls `f` with the request whose code runs; `None` if there is none. While `f` works nobody
+/// else gets the request.
+pub fn with_request<T>(f: impl FnOnce(&mut Request) -> T) -> Option<T> {
+    let turn = TURN.get();
+    let mut request = turn.request?;
+    let _back = Back::entering(Turn { request: None, ..turn });
+    // SAFETY: `Coroutine::resume` put the pointer there from a `&mut` that it holds for as long as
+    // the pointer stands; it stands in one place only, from which it was just taken.
+    Some(f(unsafe { request.as_mut() }))
+}
+
+/// Puts the turn before this one back.
+struct Back(Turn);
+
+impl Back {
+    fn entering(turn: Turn) -> Back {
+        Back(TURN.replace(turn))
+    }
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        TURN.set(self.0);
+    }
+}
+
+/// Shows Lua a request, and nothing of the one before until it is dropped.
+struct Shown(*mut c_void);
+
+impl Shown {
+    fn of(turn: Turn) -> Shown {
+        let seen = match turn.request {
+            Some(request) => request.as_ptr().cast(),
+            // As in OpenResty there is a request of a kind where none came from a client.
+            None if turn.phase != phase::INIT => NonNull::<c_void>::dangling().as_ptr(),
+            None => ptr::null_mut(),
+        };
+        Shown(SEEN.swap(seen, Relaxed))
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        SEEN.store(self.0, Relaxed);
+    }
+}
+
+/// A run of a chunk.
+pub struct Coroutine {
+    thread: Option<Thread>,
+    ended_well: bool,
+}
+
+impl Coroutine {
+    /// A coroutine that will run `code`. Errors: the compiler's message.
+    pub fn new(code: &Code) -> Result<Coroutine, Vec<u8>> {
+        let function = load(code)?;
+        let thread = with_vm(Vm::thread);
+        // SAFETY: the thread is anchored and its stack empty; `function` is a reference that
+        // `load` made in the registry that all threads share.
+        unsafe { lua_rawgeti_(thread.state, LUA_REGISTRYINDEX, function) };
+        Ok(Coroutine { thread: Some(thread), ended_well: false })
+    }
+
+    /// Runs it until it ends or waits, with `answer` as what the yield gives.
+    pub fn resume(
+        &mut self,
+        request: Option<&mut Request>,
+        phase: Phases,
+        answer: &[Value],
+    ) -> Step {
+        let state = self.thread.as_ref().expect("it is there until it is dropped").state;
+        let mut stack = Stack(state);
+        answer.iter().for_each(|value| stack.push(value));
+        let turn = Turn { request: request.map(NonNull::from), phase };
+        let entered = (Back::entering(turn), Shown::of(turn));
+        // SAFETY: the stack holds the function or is that of a yield, and the answer above it.
+        let status = unsafe { lua_resume_(state, answer.len() as c_int) };
+        drop(entered);
+        match status {
+            LUA_OK => {
+                let result = stack.value(1);
+                stack.clear();
+                self.ended_well = true;
+                Step::Done(result)
+            }
+            LUA_YIELD => stack.take_yield(),
+            _ => Step::Failed(stack.failure()),
+        }
+    }
+}
+
+impl Drop for Coroutine {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        with_vm(|vm| match self.ended_well && vm.idle.borrow().len() < IDLE_MAX {
+            true => vm.idle.borrow_mut().push(thread),
+            // SAFETY: the anchor was made by `Vm::thread` and is released once.
+            false => unsafe { luaL_unref(vm.state, LUA_REGISTRYINDEX, thread.anchor) },
+        });
+    }
+}
+
+impl Vm {
+    fn thread(&self) -> Thread {
+        if let Some(thread) = self.idle.borrow_mut().pop() {
+            return thread;
+        }
+        // SAFETY: the main state is valid; the new thread is anchored before anything can
+        // collect it.
+        unsafe {
+            let state = lua_newthread(self.state);
+            Thread { state, anchor: luaL_ref(self.state, LUA_REGISTRYINDEX) }
+        }
+    }
+}
+
+/// The reference of the compiled chunk. Errors: the compiler's message.
+fn load(code: &Code) -> Result<c_int, Vec<u8>> {
+    if code.loaded.get() != NO_REF {
+        return Ok(code.loaded.get());
+    }
+    let name = CString::new(code.chunk.as_str()).map_err(|_| b"NUL in a file name".to_vec())?;
+    let (text, len) = (code.source.as_ptr().cast::<c_char>(), code.source.len());
+    let mut stack = with_vm(|vm| Stack(vm.state));
+    // SAFETY: text and name live through the call, which leaves one value on the stack.
+    let loaded = unsafe {
+        match luaL_loadbuffer(stack.0, text, len, name.as_ptr()) {
+            LUA_OK => Ok(luaL_ref(stack.0, LUA_REGISTRYINDEX)),
+            _ => Err(()),
+        }
+    };
+    match loaded {
+        Ok(reference) => {
+            code.loaded.set(reference);
+            Ok(reference)
+        }
+        Err(()) => {
+            let message = stack.text(-1).unwrap_or_default().to_vec();
+            stack.pop(1);
+            Err(message)
+        }
+    }
+}
+
+/// A Lua stack: that of the running C function, or of a coroutine that stands.
+pub struct Stack(*mut lua_State);
+
+/// The body of a C function: gives how many results it pushed, or the message of an error.
+pub type Body = fn(&mut Stack) -> Result<c_int, Vec<u8>>;
+
+impl Stack {
+    /// Runs `body` as the C function that Lua called.
+    ///
+    /// # Safety
+    /// `state` must be what Lua passed to the C function that calls this as its last act.
+    pub unsafe fn call(state: *mut lua_State, body: Body) -> c_int {
+        let mut stack = Stack(state);
+        let message = match catch_unwind(AssertUnwindSafe(|| body(&mut stack))) {
+            Ok(Ok(count)) => return count,
+            Ok(Err(message)) => message,
+            Err(_) => b"internal error".to_vec(),
+        };
+        // SAFETY: the position and the message are pushed by checked calls; nothing that has to
+        // be dropped is left when the error is raised.
+        unsafe {
+            luaL_where(state, 1);
+            stack.push_text(&message);
+            drop(message);
+            lua_concat(state, 2);
+            lua_error(state)
+        }
+    }
+
+    /// How many values there are.
+    pub fn top(&self) -> c_int {
+        // SAFETY: the state is valid as long as the stack is.
+        unsafe { lua_gettop(self.0) }
+    }
+
+    /// Drops `n` values.
+    pub fn pop(&mut self, n: c_int) {
+        debug_assert!(n <= self.top());
+        // SAFETY: as above; there are that many.
+        unsafe { lua_settop(self.0, -n - 1) }
+    }
+
+    fn clear(&mut self) {
+        // SAFETY: an empty stack is valid.
+        unsafe { lua_settop(self.0, 0) }
+    }
+
+    /// The type of a value, `LUA_T…`; `LUA_TNONE` where there is none.
+    pub fn kind(&self, at: c_int) -> c_int {
+        // SAFETY: any index that is on the stack or just above it is accepted.
+        unsafe { lua_type(self.0, at) }
+    }
+
+    /// The name of its type.
+    pub fn kind_name(&self, at: c_int) -> &'static str {
+        match self.kind(at) {
+            LUA_TNONE => "no value",
+            LUA_TNIL => "nil",
+            LUA_TBOOLEAN => "boolean",
+            LUA_TNUMBER => "number",
+            LUA_TSTRING => "string",
+            LUA_TTABLE => "table",
+            LUA_TFUNCTION => "function",
+            LUA_TTHREAD => "thread",
+            LUA_TLIGHTUSERDATA | LUA_TUSERDATA => "userdata",
+            _ => "cdata",
+        }
+    }
+
+    /// The bytes of a string or number (which becomes a string).
+    pub fn text(&mut self, at: c_int) -> Option<&[u8]> {
+        let mut len = 0;
+        // SAFETY: the string stays on the stack, and thus alive, while `self` is borrowed.
+        unsafe {
+            let text = lua_tolstring(self.0, at, &mut len);
+            (!text.is_null()).then(|| std::slice::from_raw_parts(text.cast(), len))
+        }
+    }
+
+    /// A number, or a string that reads as one.
+    pub fn number(&self, at: c_int) -> Option<f64> {
+        // SAFETY: conversions of any value are defined.
+        unsafe { (lua_isnumber(self.0, at) != 0).then(|| lua_tonumber(self.0, at)) }
+    }
+
+    /// Anything but `nil` and `false`.
+    pub fn truth(&self, at: c_int) -> bool {
+        // SAFETY: as above.
+        unsafe { lua_toboolean(self.0, at) != 0 }
+    }
+
+    /// Whether it is a null pointer, `ngx.null`.
+    pub fn is_null(&self, at: c_int) -> bool {
+        self.kind(at) == LUA_TLIGHTUSERDATA && {
+            // SAFETY: the type was checked.
+            unsafe { lua_touserdata(self.0, at).is_null() }
+        }
+    }
+
+    /// The length of a table's sequence.
+    pub fn len(&self, at: c_int) -> usize {
+        // SAFETY: defined for every type.
+        unsafe { lua_objlen(self.0, at) }
+    }
+
+    /// Pushes element `n` of the table at `at`.
+    pub fn push_element(&mut self, at: c_int, n: usize) {
+        debug_assert_eq!(self.kind(at), LUA_TTABLE);
+        // SAFETY: it is a table; there is room for one value, or there is an error of Lua's that
+        // passes no frame with anything to drop.
+        unsafe {
+            luaL_checkstack(self.0, 2, ptr::null());
+            lua_rawgeti_(self.0, at, n as c_int)
+        }
+    }
+
+    pub fn push_nil(&mut self) {
+        self.push(&Value::Nil);
+    }
+
+    /// Pushes a number as a light userdata, which Lua can only compare and pass on.
+    pub fn push_pointer(&mut self, number: usize) {
+        // SAFETY: nobody follows it.
+        unsafe { lua_pushlightuserdata(self.0, number as *mut c_void) }
+    }
+
+    pub fn push_text(&mut self, text: &[u8]) {
+        // SAFETY: Lua copies the bytes.
+        unsafe { lua_pushlstring_(self.0, text.as_ptr().cast(), text.len()) }
+    }
+
+    /// Pushes a value.
+    pub fn push(&mut self, value: &Value) {
+        // SAFETY: there is room for what is pushed; the table is on top when it is filled.
+        unsafe {
+            luaL_checkstack(self.0, 3, ptr::null());
+            match value {
+                Value::Nil => lua_pushnil(self.0),
+                Value::Bool(yes) => lua_pushboolean(self.0, c_int::from(*yes)),
+                Value::Number(n) => lua_pushnumber(self.0, *n),
+                Value::Text(text) => self.push_text(text),
+                Value::List(list) => {
+                    lua_createtable(self.0, list.len() as c_int, 0);
+                    for (n, value) in list.iter().enumerate() {
+                        self.push(value);
+                        lua_rawseti_(self.0, -2, n as c_int + 1);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs `source` with `arguments`, each a value or a C function; drops its results.
+    pub fn run(
+        &mut self,
+        chunk: &str,
+        source: &str,
+        functions: &[(&str, lua_CFunction)],
+        arguments: &[Value],
+    ) -> Result<(), Vec<u8>> {
+        let name = CString::new(chunk).expect("names of chunks are ours");
+        // SAFETY: each call leaves the stack as the next expects it: chunk, table of functions,
+        // the marker of waits, arguments. Errors of the chunk come back as values.
+        let status = unsafe {
+            let text = source.as_ptr().cast::<c_char>();
+            match luaL_loadbuffer(self.0, text, source.len(), name.as_ptr()) {
+                LUA_OK => {
+                    lua_createtable(self.0, 0, functions.len() as c_int);
+                    for (name, function) in functions {
+                        self.push_text(name.as_bytes());
+                        lua_pushcclosure(self.0, *function, 0);
+                        lua_rawset(self.0, -3);
+                    }
+                    lua_pushlightuserdata(self.0, wait_marker());
+                    arguments.iter().for_each(|value| self.push(value));
+                    lua_pcall(self.0, arguments.len() as c_int + 2, 0, 0)
+                }
+                refused => refused,
+            }
+        };
+        match status {
+            LUA_OK => Ok(()),
+            _ => {
+                let message = self.text(-1).unwrap_or(b"unknown reason").to_vec();
+                self.pop(1);
+                Err(message)
+            }
+        }
+    }
+
+    /// Who called the running C function: `file:line: function(): `.
+    pub fn caller(&mut self) -> Vec<u8> {
+        // SAFETY: `lua_getstack` fills the record that `lua_getinfo` completes; its strings live
+        // as long as the function they describe, which is on the stack.
+        unsafe {
+            let mut about: lua_Debug = std::mem::zeroed();
+            if lua_getstack(self.0, 1, &mut about) == 0
+                || lua_getinfo(self.0, c"nSl".as_ptr(), &mut about) == 0
+            {
+                return Vec::new();
+            }
+            let file = std::ffi::CStr::from_ptr(about.short_src.as_ptr()).to_bytes();
+            let file = memchr::memrchr(b'/', file).filter(|_| !file.contains(&b'('));
+            let short = std::ffi::CStr::from_ptr(about.short_src.as_ptr()).to_bytes();
+            let file = file.map_or(short, |slash| &short[slash + 1..]);
+            let mut out = [file, format!(":{}: ", about.currentline).as_bytes()].concat();
+            if !about.name.is_null() {
+                out.extend_from_slice(std::ffi::CStr::from_ptr(about.name).to_bytes());
+                out.extend_from_slice(b"(): ");
+            }
+            out
+        }
+    }
+
+    fn value(&mut self, at: c_int) -> Value {
+        match self.kind(at) {
+            LUA_TBOOLEAN => Value::Bool(self.truth(at)),
+            LUA_TNUMBER => Value::Number(self.number(at).unwrap_or_default()),
+            LUA_TSTRING => Value::Text(self.text(at).unwrap_or_default().to_vec()),
+            _ => Value::Nil,
+        }
+    }
+
+    /// Takes off what a yield passed.
+    fn take_yield(&mut self) -> Step {
+        let is_for_driver = self.top() >= 2 && self.kind(1) == LUA_TLIGHTUSERDATA && {
+            // SAFETY: the type was checked.
+            unsafe { lua_touserdata(self.0, 1) == wait_marker() }
+        };
+        let step = match is_for_driver {
+            true => {
+                let what = String::from_utf8_lossy(self.text(2).unwrap_or_default()).into_owned();
+                let args = (3..=self.top()).map(|at| self.value(at)).collect();
+                Step::Asks(Ask { what, args })
+            }
+            false => Step::Yielded,
+        };
+        self.clear();
+        step
+    }
+
+    /// The message of a coroutine that failed, with its traceback.
+    fn failure(&mut self) -> Vec<u8> {
+        let mut out = match self.kind(-1) {
+            LUA_TSTRING | LUA_TNUMBER => self.text(-1).unwrap_or_default().to_vec(),
+            _ => b"unknown reason".to_vec(),
+        };
+        let mut main = with_vm(|vm| Stack(vm.state));
+        // SAFETY: both stacks are valid; the traceback is one string on the main one.
+        unsafe { luaL_traceback(main.0, self.0, ptr::null(), 0) };
+        let trace = main.text(-1).unwrap_or_default().to_vec();
+        main.pop(1);
+        let trace = trace.strip_prefix(b"stack traceback:").unwrap_or(&trace);
+        out.extend_from_slice(b"\nstack traceback:\ncoroutine 0:");
+        out.extend_from_slice(trace);
+        out
+    }
+}
+
+fn wait_marker() -> *mut c_void {
+    (&raw const WAIT).cast_mut().cast()
+}
+
+/// Gives back the place of a request's `ngx.ctx` in lua-resty-core's table.
+pub fn release_context(reference: c_int) {
+    // A request may outlive the VM at the end of the process.
+    let state = VM.try_with(|vm| vm.get().map(|vm| vm.state));
+    let Ok(Some(state)) = state else { return };
+    // SAFETY: the main state is valid; the table's free list is kept as lua-resty-core keeps it:
+    // element 0 names the last free place, and a free place names the one before it.
+    unsafe {
+        lua_getfield_(state, LUA_REGISTRYINDEX, c"ngx_lua_ctx_tables".as_ptr());
+        if lua_type(state, -1) == LUA_TTABLE {
+            lua_rawgeti_(state, -1, 0);
+            lua_rawseti_(state, -2, reference);
+            lua_pushnumber(state, f64::from(reference));
+            lua_rawseti_(state, -2, 0);
+        }
+        lua_settop(state, -2);
+    }
+}
