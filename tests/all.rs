@@ -26,6 +26,8 @@ mod limits;
 mod location;
 mod logs;
 mod lua;
+mod lua_output;
+mod lua_vm;
 mod main_context;
 mod map_geo;
 mod process;

@@ -1,42 +1,7 @@
-//! OpenResty's Lua.
-//!
-//! lua-resty-core is what `scripts/lua_library` unpacks, or where `TOLLBAR_TEST_LUA_PATH` says (a
-//! `lua_package_path`). Without it these tests are skipped.
+//! OpenResty's Lua: the phases, and what every handler calls.
 
 use crate::harness::Site;
-
-/// Where `scripts/lua_library` unpacks it.
-const LIBRARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/lua-library/usr/share/lua/5.1");
-
-/// A site whose `http {}` holds this, if there is a lua-resty-core.
-fn with_lua(conf: &str) -> Option<Site> {
-    let path = std::env::var("TOLLBAR_TEST_LUA_PATH").ok().or_else(|| {
-        let is_there = std::path::Path::new(LIBRARY).join("resty/core.lua").exists();
-        is_there.then(|| format!("{LIBRARY}/?.lua;;"))
-    });
-    let Some(path) = path else {
-        eprintln!("skipped: lua-resty-core is not there, see scripts/lua_library");
-        return None;
-    };
-    let conf = format!("lua_package_path \"{path}\"; lua_package_cpath \";;\";\n{conf}");
-    Some(Site::http(&conf))
-}
-
-macro_rules! lua_test {
-    ($name:ident, $conf:expr, |$t:ident| $talk:expr) => {
-        #[test]
-        fn $name() {
-            if let Some(site) = with_lua($conf) {
-                site.run(|$t| {
-                    $talk;
-                });
-            }
-        }
-    };
-    ($name:ident, $conf:expr, $cases:expr) => {
-        lua_test!($name, $conf, |t| t.check($cases));
-    };
-}
+use crate::harness::lua::{lua_test, with_lua};
 
 lua_test!(
     content_is_what_was_said,

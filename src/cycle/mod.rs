@@ -108,6 +108,7 @@ impl Draft {
         make_folders(&self.wanted.folders, self.core.user.as_ref())?;
         let workers = if self.core.master { self.core.workers } else { 1 };
         let listening = Listening::open(&self.wanted.listeners, workers, old, opening)?;
+        self.wanted.services.iter().try_for_each(|service| service.prepare())?;
         Ok(Cycle {
             core: self.core,
             events: self.events,

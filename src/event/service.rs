@@ -122,6 +122,13 @@ pub fn is_ending() -> bool {
 /// One block's work. All calls come on the process's main thread; within `start` the loop of the
 /// thread exists, so tasks may be spawned.
 pub trait Service {
+    /// Called in the master when everything that the configuration wants is open and nothing is
+    /// in force yet: what children are to inherit is made here. An error is a sentence; it
+    /// refuses the configuration.
+    fn prepare(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Begins to work in this process: registers listeners, spawns tasks.
     fn start(&self, post: &mut Post) -> io::Result<()>;
 

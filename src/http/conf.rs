@@ -609,6 +609,11 @@ impl Maker<'_> {
 }
 
 impl HttpConf {
+    /// Every module's preparation in the master.
+    pub fn prepare(self: &Rc<HttpConf>) -> Result<(), String> {
+        self.modules.iter().try_for_each(|module| module.prepare(self))
+    }
+
     /// Every module's start in a process of the tree.
     pub fn start(self: &Rc<HttpConf>, role: Role) -> io::Result<()> {
         self.modules.iter().try_for_each(|module| module.start(self, role))

@@ -80,7 +80,7 @@ async fn post_action(r: &mut Request) {
             false => Verdict::Named((&*action).into()),
         };
         phase::lead(r, first).await;
-        r.reply.body = Body::Empty;
+        (r.reply.body, r.reply.rest) = (Body::Empty, None);
         r.reply.tunnel = None;
         done = Some(action);
     }

@@ -39,6 +39,7 @@ pub mod regex;
 pub mod reply;
 pub mod request;
 pub mod request_body;
+pub mod rest;
 pub mod rewrite;
 pub mod sampling;
 pub mod send;

@@ -44,6 +44,13 @@ pub trait HttpModule: 'static {
     /// Puts the handlers and filters of a location with this configuration into its pipeline.
     fn install(_loc: &Rc<Self::Loc>, _p: &mut Pipeline) {}
 
+    /// Called in the master before the configuration is in force; see [`Service::prepare`].
+    ///
+    /// [`Service::prepare`]: crate::event::Service::prepare
+    fn prepare(_http: &Rc<HttpConf>) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Called in every process of the tree before it works: timers, threads, per-process state.
     fn start(_http: &Rc<HttpConf>, _role: Role) -> io::Result<()> {
         Ok(())
@@ -183,6 +190,8 @@ pub trait Erased: Sync {
     ) -> Result<(), Reason>;
     /// Lets the module put its handlers into the pipeline of a place.
     fn install(&self, confs: &Confs, p: &mut Pipeline);
+    /// The module's part of the master's preparation.
+    fn prepare(&self, http: &Rc<HttpConf>) -> Result<(), String>;
     /// The module's part of a process's start.
     fn start(&self, http: &Rc<HttpConf>, role: Role) -> io::Result<()>;
     /// The module's part of flushing logs.
@@ -255,6 +264,10 @@ impl<M: HttpModule> Erased for Entry<M> {
 
     fn install(&self, confs: &Confs, p: &mut Pipeline) {
         M::install(confs.loc::<M>(), p);
+    }
+
+    fn prepare(&self, http: &Rc<HttpConf>) -> Result<(), String> {
+        M::prepare(http)
     }
 
     fn start(&self, http: &Rc<HttpConf>, role: Role) -> io::Result<()> {

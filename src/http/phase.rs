@@ -437,6 +437,7 @@ fn enter_named(r: &mut Request, name: &str) -> Result<(), u16> {
         return Err(500);
     };
     r.place.internal = true;
+    r.place.visits += 1;
     r.place.location = location;
     r.place.uri_changed = false;
     Ok(())
@@ -467,6 +468,7 @@ impl Request {
         self.place.uri = uri;
         self.place.args = args;
         self.place.internal = true;
+        self.place.visits += 1;
         self.place.is_original = false;
         self.place.adds_uri_to_alias = false;
         self.place.begins_as_named = true;

@@ -27,6 +27,9 @@ pub struct Place {
     pub internal: bool,
     /// How many changes are left.
     pub uri_changes: u8,
+    /// How often the request was sent elsewhere from within, by a URI or a name. What modules
+    /// remember of a request holds until then.
+    pub visits: u8,
     /// A rewrite changed the URI: the location must be found again.
     pub uri_changed: bool,
     /// The URI still is what the client sent (`proxy_pass` without URI forwards the original).
@@ -49,6 +52,7 @@ impl Place {
             args: Vec::new(),
             internal: false,
             uri_changes: URI_CHANGES_MAX + 1,
+            visits: 0,
             uri_changed: false,
             is_original: true,
             begins_as_named: true,

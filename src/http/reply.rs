@@ -3,6 +3,7 @@
 use super::Request;
 use super::body::Body;
 use super::fields::Fields;
+use super::rest::Rest;
 use crate::io::Conn;
 use crate::proto::header::HeaderId;
 use std::future::Future;
@@ -62,6 +63,8 @@ pub struct Reply {
     pub is_upstream_range: bool,
     /// The body.
     pub body: Body,
+    /// What feeds the body, if that is not the body itself.
+    pub rest: Option<Rest>,
     /// Only the head goes out, as for HEAD and 304.
     pub head_only: bool,
     /// Nothing is sent: the connection just ends (444, 408, a client that left).
@@ -99,6 +102,7 @@ impl Default for Reply {
             allow_ranges: false,
             is_upstream_range: false,
             body: Body::Empty,
+            rest: None,
             head_only: false,
             is_dropped: false,
             close: false,
@@ -124,7 +128,7 @@ impl Reply {
         self.length = None;
         (self.reason, self.content_type, self.charset, self.etag) = (None, None, None, None);
         self.last_modified = None;
-        self.body = Body::Empty;
+        (self.body, self.rest) = (Body::Empty, None);
         (self.tunnel, self.makes_trailers, self.trailers) = (None, None, None);
         (self.allow_ranges, self.is_upstream_range) = (false, false);
         (self.head_only, self.is_dropped, self.is_judged) = (false, false, false);
@@ -183,6 +187,7 @@ mod tests {
             allow_ranges,
             is_upstream_range,
             body,
+            rest,
             head_only,
             is_dropped,
             close: _,
@@ -199,7 +204,7 @@ mod tests {
         *status == 0
             && (reason.is_none() && content_type.is_none() && charset.is_none() && etag.is_none())
             && (fields.is_empty() && fields.block().is_empty() && body.is_empty())
-            && (length.is_none() && last_modified.is_none())
+            && (length.is_none() && last_modified.is_none() && rest.is_none())
             && (tunnel.is_none() && makes_trailers.is_none() && trailers.is_none())
             && !(flags.into_iter().any(|flag| *flag) || *keeps_server || *keeps_date)
     }
@@ -217,6 +222,7 @@ mod tests {
             allow_ranges: true,
             is_upstream_range: true,
             body: Body::bytes(vec![1]),
+            rest: Some(Box::new(|_| Box::pin(async {}))),
             head_only: true,
             is_dropped: true,
             close: true,

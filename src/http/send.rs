@@ -5,6 +5,7 @@ use super::life::Life;
 use super::phase::{self, Filtered, Verdict};
 use super::reply::Reply;
 use super::request::Request;
+use super::rest::{self, Rest};
 use super::serve_h1::{self, Wire};
 use super::{error_page, status};
 use crate::conf::value;
@@ -15,7 +16,7 @@ use crate::{event, log, sys};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// Bytes gathered before they are written, if the body gives them without waiting.
@@ -68,12 +69,16 @@ pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> 
             return broke_off(r, wire, &Fault::client(status::CLIENT_CLOSED, what));
         }
     };
-    if head.is_empty() && body.is_empty() && framing != Ends::Chunked {
+    let is_sent = head.is_empty() && body.is_empty() && framing != Ends::Chunked;
+    if is_sent && r.reply.rest.is_none() {
         r.tally.completed = true;
         return settle(r).await;
     }
     let mut sender = Sender::new(r, head, body, framing);
-    let sent = std::future::poll_fn(|cx| sender.poll(r, wire, cx)).await;
+    let sent = match r.reply.rest.take() {
+        None => std::future::poll_fn(|cx| sender.poll(Some(r), wire, cx)).await,
+        Some(rest) => Box::pin(send_while(rest, &mut sender, r, wire)).await,
+    };
     r.tally.sent = sender.sent;
     r.reply.trailers = sender.trailers.take();
     match sent {
@@ -81,6 +86,23 @@ pub(super) async fn reply(r: &mut Request, wire: &Rc<Wire>, life: &Rc<Life>) -> 
         Err(fault) => return broke_off(r, wire, &fault),
     }
     settle(r).await
+}
+
+/// Sends while what feeds the body goes on; then the end of the body.
+async fn send_while(
+    rest: Rest,
+    sender: &mut Sender,
+    r: &mut Request,
+    wire: &Wire,
+) -> Result<(), Fault> {
+    rest::go_on(rest, r, |cx| {
+        let sent = ready!(sender.poll(None, wire, cx));
+        // Who feeds it is to see that nobody takes it any more.
+        sender.body = Body::Empty;
+        Poll::Ready(sent)
+    })
+    .await?;
+    std::future::poll_fn(|cx| sender.poll(Some(r), wire, cx)).await
 }
 
 /// A body that nobody wants is broken already: no good answer is given to that.
@@ -148,7 +170,7 @@ fn is_small(r: &Request, wire: &Wire, ends: Ends, body: &Body, head: usize) -> b
 /// or as a built-in page, and that is filtered too.
 pub(super) async fn run_filters(r: &mut Request) {
     while let Some(code) = filter(r) {
-        r.reply.body = Body::Empty;
+        (r.reply.body, r.reply.rest) = (Body::Empty, None);
         Box::pin(phase::lead(r, Verdict::Finish(code))).await;
     }
 }
@@ -404,6 +426,11 @@ struct Sender {
     chunked: bool,
     /// Bytes the framing still promises.
     left: Option<u64>,
+    /// The end needs the request.
+    makes_trailers: bool,
+    /// The body gives no more.
+    is_over: bool,
+    /// … and its end has been written.
     ended: bool,
     broken: Option<Fault>,
     sent: u64,
@@ -429,6 +456,8 @@ impl Sender {
             body,
             chunked: ends == Ends::Chunked,
             left,
+            makes_trailers: r.reply.makes_trailers.is_some(),
+            is_over: ended,
             ended,
             broken: None,
             sent: r.tally.sent,
@@ -439,7 +468,13 @@ impl Sender {
         }
     }
 
-    fn poll(&mut self, r: &Request, wire: &Wire, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    /// Without the request, as long as somebody else works with it, trailers are not made.
+    fn poll(
+        &mut self,
+        r: Option<&Request>,
+        wire: &Wire,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
         loop {
             if !self.ended {
                 self.gather(r, cx)?;
@@ -486,22 +521,23 @@ impl Sender {
     }
 
     /// Pulls what the body gives without waiting, up to a bound.
-    fn gather(&mut self, r: &Request, cx: &mut Context<'_>) -> Result<(), Fault> {
-        while self.chain.len() < GATHER_BYTES {
+    fn gather(&mut self, r: Option<&Request>, cx: &mut Context<'_>) -> Result<(), Fault> {
+        while !self.is_over && self.chain.len() < GATHER_BYTES {
             match self.body.poll_pull(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(Some(chunk))) => self.add(chunk)?,
-                Poll::Ready(Ok(None)) => {
-                    self.ended = true;
-                    return self.close_framing(r);
-                }
+                Poll::Ready(Ok(None)) => self.is_over = true,
                 Poll::Ready(Err(fault)) => {
                     // What was there before goes out first.
-                    self.ended = true;
+                    (self.is_over, self.ended) = (true, true);
                     self.broken = Some(fault);
                     return Ok(());
                 }
             }
+        }
+        if self.is_over && !self.ended && (r.is_some() || !self.makes_trailers) {
+            self.ended = true;
+            return self.close_framing(r);
         }
         Ok(())
     }
@@ -525,7 +561,7 @@ impl Sender {
         Ok(())
     }
 
-    fn close_framing(&mut self, r: &Request) -> Result<(), Fault> {
+    fn close_framing(&mut self, r: Option<&Request>) -> Result<(), Fault> {
         if self.left.is_some_and(|left| left > 0) {
             return Err(Fault::own("the body is shorter than its head said"));
         }
@@ -541,9 +577,11 @@ impl Sender {
 }
 
 /// The trailer fields of a body that is over.
-pub(super) fn trailers(r: &Request, body: &Body) -> super::Fields {
+pub(super) fn trailers(r: Option<&Request>, body: &Body) -> super::Fields {
     let mut trailers = body.trailers().cloned().unwrap_or_default();
-    if let Some(make) = &r.reply.makes_trailers {
+    if let Some(r) = r
+        && let Some(make) = &r.reply.makes_trailers
+    {
         make(r, &mut trailers);
     }
     trailers
@@ -630,7 +668,7 @@ async fn upgrade(r: &mut Request, wire: &Rc<Wire>, tunnel: super::reply::Tunnel)
     r.tally.head_sent = head.len() as u64;
     r.reply.head_sent = true;
     let mut sender = Sender::new(r, Slice::from(head), Body::Empty, Ends::Nothing);
-    if let Err(fault) = std::future::poll_fn(|cx| sender.poll(r, wire, cx)).await {
+    if let Err(fault) = std::future::poll_fn(|cx| sender.poll(Some(r), wire, cx)).await {
         return broke_off(r, wire, &fault);
     }
     let moved = tunnel(wire.conn().clone(), wire.take_ahead()).await;

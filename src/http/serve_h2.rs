@@ -10,7 +10,7 @@ use super::life::Life;
 use super::phase::Verdict;
 use super::request::{Head, Interim, Request, Tally};
 use super::request_body::RequestBody;
-use super::{Fields, HttpConf, error_page, phase, send, ssl, status};
+use super::{Fields, HttpConf, error_page, phase, rest, send, ssl, status};
 use crate::event::census;
 use crate::io::{Chunk, Conn, Slice};
 use crate::proto::h1::{Method, Span, Version};
@@ -402,15 +402,28 @@ async fn reply(r: &mut Request, respond: &Respond, limits: Limits) {
         Err(error) => return log::info!(&*r, "{error} while sending response to client"),
     };
     if ends {
+        if let Some(rest) = r.reply.rest.take() {
+            let _ = rest::go_on(rest, r, |_| Poll::Ready(Ok(()))).await;
+        }
         r.tally.completed = true;
         return;
     }
     let deadline = event::Deadline::never();
     let timeout = r.place.location.core.send_timeout;
     let trailers = Fields::default();
-    let mut sender =
-        Sender { stream: &mut stream, body, deadline, timeout, limits, sent: 0, trailers };
-    let result = sender.run(r).await;
+    let makes_trailers = r.reply.makes_trailers.is_some();
+    let mut sender = Sender {
+        stream: &mut stream,
+        body,
+        deadline,
+        timeout,
+        limits,
+        sent: 0,
+        trailers,
+        makes_trailers,
+        is_finished: false,
+    };
+    let result = sender.send(r).await;
     r.tally.sent += sender.sent;
     r.reply.trailers = Some(Box::new(sender.trailers)).filter(|t| !t.is_empty());
     match result {
@@ -483,10 +496,36 @@ struct Sender<'a> {
     limits: Limits,
     sent: u64,
     trailers: Fields,
+    /// The end needs the request.
+    makes_trailers: bool,
+    is_finished: bool,
 }
 
 impl Sender<'_> {
-    async fn run(&mut self, r: &Request) -> Result<(), Fault> {
+    /// Sends the body and ends the stream, while what feeds the body goes on.
+    async fn send(&mut self, r: &mut Request) -> Result<(), Fault> {
+        match r.reply.rest.take() {
+            None => self.run().await?,
+            Some(rest) => {
+                let mut running = pin!(self.run());
+                rest::go_on(rest, r, |cx| running.as_mut().poll(cx)).await?;
+            }
+        }
+        if self.is_finished { Ok(()) } else { self.finish(Some(r)) }
+    }
+
+    /// Sends the body. If that fails nobody takes it any more, which who feeds it is to see.
+    async fn run(&mut self) -> Result<(), Fault> {
+        let sent = self.send_body().await;
+        match sent {
+            Ok(()) if !self.makes_trailers => return self.finish(None),
+            Ok(()) => {}
+            Err(_) => self.body = Body::Empty,
+        }
+        sent
+    }
+
+    async fn send_body(&mut self) -> Result<(), Fault> {
         while let Some(mut chunk) = self.body.pull().await? {
             while !chunk.is_empty() {
                 let want = chunk.len().min(self.limits.chunk_bytes as u64) as usize;
@@ -499,6 +538,12 @@ impl Sender<'_> {
                 self.stream.send_data(bytes, false).map_err(gone)?;
             }
         }
+        Ok(())
+    }
+
+    /// Ends the stream.
+    fn finish(&mut self, r: Option<&Request>) -> Result<(), Fault> {
+        self.is_finished = true;
         self.trailers = send::trailers(r, &self.body);
         if self.trailers.is_empty() {
             return self.stream.send_data(Slice::EMPTY, true).map_err(gone);

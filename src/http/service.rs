@@ -33,6 +33,10 @@ impl HttpService {
 }
 
 impl Service for HttpService {
+    fn prepare(&self) -> Result<(), String> {
+        self.conf.prepare()
+    }
+
     fn start(&self, post: &mut Post) -> io::Result<()> {
         event::take_seat(post);
         self.conf.start(post.role)?;

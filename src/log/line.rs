@@ -5,7 +5,8 @@ use std::fmt;
 const LINE_BYTES_MAX: usize = 2048;
 
 /// A line of the log. What does not fit is cut off; control characters are written as `\xHH`,
-/// so that nothing a peer sends starts a line of its own or speaks to a terminal.
+/// so that nothing a peer sends starts a record of its own or speaks to a terminal. A traceback
+/// keeps its lines: no record begins as they do.
 pub struct Line {
     bytes: [u8; LINE_BYTES_MAX],
     len: usize,
@@ -20,6 +21,11 @@ impl Line {
     pub fn push(&mut self, mut bytes: &[u8]) {
         while let Some(at) = bytes.iter().position(|b| b.is_ascii_control()) {
             self.append(&bytes[..at]);
+            if let Some(start) = traceback_line(&bytes[at..]) {
+                self.append(start);
+                bytes = &bytes[at + start.len()..];
+                continue;
+            }
             let hex = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)];
             self.append(&[b'\\', b'x', hex(bytes[at] >> 4), hex(bytes[at] & 15)]);
             bytes = &bytes[at + 1..];
@@ -51,6 +57,13 @@ impl Line {
     }
 }
 
+/// The line feed and what begins a line of a traceback, if `bytes` begin so.
+fn traceback_line(bytes: &[u8]) -> Option<&[u8]> {
+    let starts: [&[u8]; 3] = [b"\n\t", b"\nstack traceback:", b"\ncoroutine "];
+    let start = starts.iter().find(|start| bytes.starts_with(start))?;
+    Some(&bytes[..start.len()])
+}
+
 impl Default for Line {
     fn default() -> Line {
         Line::new()
@@ -74,6 +87,14 @@ mod tests {
         let mut line = Line::new();
         line.push(b"a\r\nb\x1b[31m\xff");
         assert_eq!(line.finish(), b"a\\x0D\\x0Ab\\x1B[31m\xff\n");
+    }
+
+    #[test]
+    fn a_traceback_keeps_its_lines() {
+        let mut line = Line::new();
+        let text = b"boom\nstack traceback:\ncoroutine 0:\n\t[C]: in function 'error'";
+        line.push(text);
+        assert_eq!(line.as_bytes(), text);
     }
 
     #[test]

@@ -36,8 +36,7 @@ local ngx = {
   HTTP_METHOD_NOT_IMPLEMENTED = 501, HTTP_BAD_GATEWAY = 502, HTTP_SERVICE_UNAVAILABLE = 503,
   HTTP_GATEWAY_TIMEOUT = 504, HTTP_VERSION_NOT_SUPPORTED = 505, HTTP_INSUFFICIENT_STORAGE = 507,
   null = c.null(),
-  log = c.log, say = c.say, print = c.print_out, flush = c.flush, eof = c.eof,
-  send_headers = c.send_headers,
+  log = c.log,
   arg = setmetatable({}, {}),
   config = {
     subsystem = "http", debug = false, nginx_version = 1031005,
@@ -88,6 +87,27 @@ coroutine._resume, coroutine._wrap = raw_resume, raw_wrap
 local function wait(what, ...)
   return raw_yield(WAIT, what, ...)
 end
+
+-- Output that has to leave lets the code wait, where it can: not in a callback of a C function.
+local can_wait = coroutine.isyieldable or function() return true end
+local function sayer(say)
+  return function(...)
+    local ok, more = say(...)
+    if not ok then return ok, more end
+    if more and can_wait() then wait("flush") end
+    return ok
+  end
+end
+ngx.say, ngx.print = sayer(c.say), sayer(c.print_out)
+local function sender(send)
+  return function(waits)
+    local ok, why = send()
+    if not ok then return ok, why end
+    if can_wait() then wait("flush", waits and 1 or nil) end
+    return ok
+  end
+end
+ngx.flush, ngx.eof, ngx.send_headers = sender(c.flush), sender(c.eof), sender(c.send_headers)
 
 function ngx.sleep(seconds)
   local n = tonumber(seconds)

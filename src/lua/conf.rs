@@ -1,6 +1,6 @@
 //! The directives of Lua, and what a process does at its start.
 
-use super::vm::Code;
+use super::vm::{Code, Vm};
 use super::{abi, block, phase, run};
 use crate::conf::*;
 use crate::event::{Role, Zone};
@@ -9,7 +9,7 @@ use crate::http::rewrite::{Op, WantedOps};
 use crate::http::variable::VariableBook;
 use crate::http::{HttpConf, HttpModule, Merging, Pipeline, Request, Template, VariableTable};
 use crate::log;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +40,7 @@ impl HttpModule for Lua {
         d("lua_shared_dict",          HTTP, call(exactly(2), Main::shared_dict)),
         d("lua_code_cache",           HTTP, call(exactly(1), |_, r| code_cache(r))),
         d("lua_regex_cache_max_entries", HTTP, num(0, 1 << 30, |c| &mut c.regex_cache_entries)),
+        d("lua_vm_memory_limit",      HTTP, size(|c| &mut c.memory_limit)),
         d("init_by_lua_block",        HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.init))),
         d("init_by_lua_file",         HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.init))),
         d("init_worker_by_lua_block", HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.worker))),
@@ -85,25 +86,34 @@ impl HttpModule for Lua {
         run::install(loc, p);
     }
 
+    /// Opens the VM, and runs `init_by_lua` in it: workers inherit both.
+    fn prepare(http: &Rc<HttpConf>) -> Result<(), String> {
+        let main = http.mains.main::<Lua>();
+        if !main.is_used {
+            return Ok(());
+        }
+        let prepared = abi::open(http, main)
+            .map_err(|message| run::Lines(&message).to_string())
+            .and_then(|()| match &main.init {
+                Some(script) => run::start(script, phase::INIT).map_err(|message| {
+                    log::error!("init_by_lua error: {}", run::Lines(&message));
+                    "init_by_lua failed".to_owned()
+                }),
+                None => Ok(()),
+            });
+        prepared.inspect_err(|_| abi::close())
+    }
+
     fn start(http: &Rc<HttpConf>, role: Role) -> io::Result<()> {
         let main = http.mains.main::<Lua>();
         if !role.serves() || !main.is_used {
             return Ok(());
         }
-        let failed = |message: Vec<u8>| {
-            log::emerg!("{}", run::Lines(&message));
-            io::Error::other("Lua does not start")
-        };
-        abi::open(http, main).map_err(failed)?;
-        for (script, phase) in [(&main.init, phase::INIT), (&main.worker, phase::INIT_WORKER)] {
-            let Some(script) = script else { continue };
-            if let Err(message) = run::start(script, phase) {
-                let what = phase::name(phase).trim_end_matches('*');
-                log::error!("{what} error: {}", run::Lines(&message));
-                if phase == phase::INIT {
-                    return Err(failed(b"init_by_lua failed".to_vec()));
-                }
-            }
+        abi::enter(http, main);
+        if let Some(script) = &main.worker
+            && let Err(message) = run::start(script, phase::INIT_WORKER)
+        {
+            log::error!("init_worker_by_lua error: {}", run::Lines(&message));
         }
         Ok(())
     }
@@ -117,7 +127,10 @@ pub struct Main {
     pub(super) dicts: Vec<Rc<Zone>>,
     pub(super) variables: VariableBook,
     pub(super) prefix: PathBuf,
+    /// There once the configuration was prepared.
+    pub(super) vm: OnceCell<Rc<Vm>>,
     regex_cache_entries: Option<i64>,
+    memory_limit: Option<u64>,
     init: Option<Rc<Script>>,
     worker: Option<Rc<Script>>,
     is_used: bool,
@@ -174,6 +187,11 @@ impl Main {
     /// `lua_regex_cache_max_entries`
     pub(super) fn regex_cache_entries(&self) -> u32 {
         self.regex_cache_entries.unwrap_or(REGEX_CACHE_ENTRIES) as u32
+    }
+
+    /// `lua_vm_memory_limit`, bytes of each process's VM; `None` without one.
+    pub(super) fn memory_limit(&self) -> Option<usize> {
+        self.memory_limit.filter(|bytes| *bytes > 0).map(|bytes| bytes as usize)
     }
 
     fn shared_dict(&mut self, r: &mut Reading) -> Result<(), Reason> {

@@ -16,5 +16,6 @@ mod abi;
 mod block;
 pub mod conf;
 mod phase;
+mod output;
 mod run;
 mod vm;

@@ -1,6 +1,7 @@
 //! What a phase does with its code: it runs, waits, and decides how the request goes on.
 
 use super::conf::{Loc, NoCode, Script};
+use super::output::Pipe;
 use super::phase::{self, Phases};
 use super::vm::{self, Ask, Coroutine, Step, Value};
 use crate::event;
@@ -9,7 +10,7 @@ use crate::http::{
 };
 use crate::io::{Chunk, Slice};
 use crate::log;
-use crate::proto::h1::{Method, Span};
+use crate::proto::h1::{Method, Span, Version};
 use crate::proto::header::HeaderId;
 use std::fmt;
 use std::rc::Rc;
@@ -27,12 +28,18 @@ const DECLINED: i32 = -5;
 pub struct Progress {
     /// The reference of `ngx.ctx`, from 1.
     pub context: Option<i32>,
+    /// The visit that `context` belongs to.
+    visit: u8,
     /// `ngx.exit`'s code, until it is obeyed.
     pub exit: Option<i32>,
     /// What was said and not sent yet.
     pub output: Vec<u8>,
+    /// Where output goes once the head is on its way.
+    pub pipe: Option<Pipe>,
     /// Something was said (be it nothing), or the headers were sent: the reply's head is fixed.
     pub has_said: bool,
+    /// Output is to leave as soon as the code waits for something.
+    pub is_flushed: bool,
     /// `ngx.eof` was called.
     pub is_over: bool,
     /// `ngx.req.set_uri(uri, true)`.
@@ -47,30 +54,41 @@ impl Drop for Progress {
     }
 }
 
+impl Progress {
+    /// Hands what was said over to the connection, if its reply has begun.
+    fn send(&mut self) {
+        if let Some(pipe) = &self.pipe {
+            pipe.push(std::mem::take(&mut self.output));
+        }
+    }
+
+    /// The client has left: what is said is for nobody.
+    pub fn is_left(&self) -> bool {
+        self.pipe.as_ref().is_some_and(Pipe::is_left)
+    }
+
+    /// Bytes of output that nobody has taken.
+    pub fn unsent(&self) -> usize {
+        self.output.len() + self.pipe.as_ref().map_or(0, Pipe::bytes)
+    }
+}
+
 /// How code ended.
 enum Outcome {
     Done(Value),
     Exit(i32),
     Go(Verdict),
     Failed,
+    /// It has not: it waits for this, and what it said so far is to be sent meanwhile.
+    Sends(Coroutine, Ask),
 }
 
-/// A message with its traceback: its lines stay lines, whatever else is unprintable is shown.
+/// A message with its traceback, whose lines the log keeps.
 pub struct Lines<'a>(pub &'a [u8]);
 
 impl fmt::Display for Lines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, line) in self.0.split(|byte| *byte == b'\n').enumerate() {
-            for (tab, text) in line.split(|byte| *byte == b'\t').enumerate() {
-                let before = match (n, tab) {
-                    (0, 0) => "",
-                    (_, 0) => "\n",
-                    _ => "\t",
-                };
-                write!(f, "{before}{}", log::Raw(text))?;
-            }
-        }
-        Ok(())
+        f.write_str(&String::from_utf8_lossy(self.0))
     }
 }
 
@@ -106,7 +124,7 @@ pub fn start(script: &Script, phase: Phases) -> Result<(), Vec<u8>> {
     let code = script.code(None).map_err(|no| no.says().to_vec())?;
     match Coroutine::new(&code)?.resume(None, phase, &[]) {
         Step::Done(_) => Ok(()),
-        Step::Failed(message) => Err(message),
+        Step::Failed(_, message) => Err(message),
         Step::Asks(_) | Step::Yielded => Err(b"attempt to yield across C-call boundary".to_vec()),
     }
 }
@@ -130,13 +148,14 @@ impl NoCode {
 
 async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
     let outcome = match begin(script, r, phase) {
-        Ok(coroutine) => lead(coroutine, r, phase).await,
+        Ok(coroutine) => lead(coroutine, None, r, phase).await,
         Err(verdict) => return verdict,
     };
     let progress = r.slots.of::<Progress>();
     progress.exit = None;
     let has_said = progress.has_said;
     match outcome {
+        Outcome::Sends(coroutine, ask) => send_on(coroutine, ask, r, phase),
         Outcome::Go(verdict) => verdict,
         Outcome::Failed => {
             forget_output(r);
@@ -153,7 +172,15 @@ async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
 }
 
 /// The coroutine of a phase, or how the request ends without one.
-fn begin(script: &Script, r: &Request, phase: Phases) -> Result<Coroutine, Verdict> {
+fn begin(script: &Script, r: &mut Request, phase: Phases) -> Result<Coroutine, Verdict> {
+    let visit = r.place.visits;
+    let progress = r.slots.of::<Progress>();
+    if progress.visit != visit {
+        progress.visit = visit;
+        if let Some(context) = progress.context.take() {
+            vm::release_context(context);
+        }
+    }
     let code = script.code(Some(r)).map_err(|no| {
         log::error!(r, "failed to load external Lua file: {}", log::Raw(no.says()));
         let is_absent = matches!(no, NoCode::Absent(_)) && phase == phase::CONTENT;
@@ -171,25 +198,63 @@ fn begin(script: &Script, r: &Request, phase: Phases) -> Result<Coroutine, Verdi
     })
 }
 
-/// Runs a coroutine to its end.
-async fn lead(mut coroutine: Coroutine, r: &mut Request, phase: Phases) -> Outcome {
+/// The reply begins with what was said so far; the code goes on while it is sent.
+fn send_on(coroutine: Coroutine, ask: Ask, r: &mut Request, phase: Phases) -> Verdict {
+    let pipe = Pipe::default();
+    r.slots.of::<Progress>().pipe = Some(pipe.clone());
+    make_head(r);
+    r.reply.body = pipe.body();
+    r.reply.rest = Some(Box::new(move |r| {
+        Box::pin(async move {
+            r.slots.of::<Progress>().send();
+            let outcome = lead(coroutine, Some(ask), r, phase).await;
+            let progress = r.slots.of::<Progress>();
+            progress.send();
+            progress.is_over = true;
+            pipe.close(!matches!(outcome, Outcome::Failed));
+        })
+    }));
+    Verdict::Reply
+}
+
+/// Whether a reply can be begun before it is whole.
+fn may_begin(r: &Request) -> bool {
+    !r.is_subrequest && r.head.version >= Version::Http11 && !r.reply.head_sent
+}
+
+/// Runs a coroutine, which waits for `ask` if there is one, to its end.
+async fn lead(
+    mut coroutine: Coroutine,
+    mut ask: Option<Ask>,
+    r: &mut Request,
+    phase: Phases,
+) -> Outcome {
     let mut answer = Vec::new();
     loop {
+        if let Some(ask) = ask.take() {
+            match serve(r, ask).await {
+                Ok(values) => answer = values,
+                Err(outcome) => return outcome,
+            }
+        }
         match coroutine.resume(Some(r), phase, &answer) {
             Step::Done(value) => return Outcome::Done(value),
             Step::Yielded => {
                 event::yield_now().await;
                 answer = Vec::new();
             }
-            Step::Failed(message) => {
+            Step::Failed(kind, message) => {
                 let message = Lines(&message);
-                log::error!(&*r, "lua entry thread aborted: runtime error: {message}");
+                log::error!(&*r, "lua entry thread aborted: {kind}: {message}");
                 return Outcome::Failed;
             }
-            Step::Asks(ask) => match serve(r, ask).await {
-                Ok(values) => answer = values,
-                Err(outcome) => return outcome,
-            },
+            Step::Asks(asked) => {
+                let progress = r.slots.of::<Progress>();
+                if progress.is_flushed && progress.pipe.is_none() && may_begin(r) {
+                    return Outcome::Sends(coroutine, asked);
+                }
+                ask = Some(asked);
+            }
         }
     }
 }
@@ -208,6 +273,21 @@ async fn serve(r: &mut Request, ask: Ask) -> Result<Vec<Value>, Outcome> {
             let seconds = text().and_then(|n| String::from_utf8(n).ok()?.parse::<f64>().ok());
             let time = Duration::try_from_secs_f64(seconds.unwrap_or_default());
             event::sleep(time.unwrap_or_default()).await;
+            Ok(Vec::new())
+        }
+        "flush" => {
+            let waits = text().is_some();
+            let progress = r.slots.of::<Progress>();
+            progress.send();
+            if let Some(pipe) = progress.pipe.clone() {
+                if progress.is_over {
+                    pipe.close(true);
+                }
+                match waits {
+                    true => pipe.sinks_to(0).await,
+                    false => pipe.has_room().await,
+                }
+            }
             Ok(Vec::new())
         }
         "body" => match r.keep_body().await {
@@ -332,7 +412,7 @@ fn at_once(script: &Script, r: &mut Request, phase: Phases) -> Outcome {
         Step::Asks(ask) if ask.what == "exit" => {
             Outcome::Exit(r.slots.of::<Progress>().exit.take().unwrap_or_default())
         }
-        Step::Failed(message) => {
+        Step::Failed(_, message) => {
             log::error!(&*r, "failed to run {what}: {}", Lines(&message));
             Outcome::Failed
         }
@@ -367,7 +447,7 @@ fn exit(r: &mut Request, status: u16, has_said: bool) -> Verdict {
 
 fn forget_output(r: &mut Request) {
     let progress = r.slots.of::<Progress>();
-    (progress.has_said, progress.is_over) = (false, false);
+    (progress.has_said, progress.is_over, progress.is_flushed) = (false, false, false);
     progress.output.clear();
 }
 
@@ -375,6 +455,13 @@ fn forget_output(r: &mut Request) {
 fn reply(r: &mut Request) -> Verdict {
     let output = std::mem::take(&mut r.slots.of::<Progress>().output);
     forget_output(r);
+    make_head(r);
+    r.reply.body = Body::bytes(Slice::from(output));
+    Verdict::Reply
+}
+
+/// Fills in what the code has left open of the head.
+fn make_head(r: &mut Request) {
     r.body.discard_later();
     if r.reply.status == 0 {
         r.reply.status = 200;
@@ -383,6 +470,4 @@ fn reply(r: &mut Request) -> Verdict {
         let core = r.place.location.core.clone();
         r.reply.content_type = core.content_type_of(r);
     }
-    r.reply.body = Body::bytes(Slice::from(output));
-    Verdict::Reply
 }

@@ -3,14 +3,21 @@
 //! A coroutine that has to wait yields [`WAIT`] with the name of what it wants ([`Ask`]); whoever
 //! drives it resumes it with the [`Value`]s of the answer. Coroutines that ended well are used
 //! again.
+//!
+//! **Invariant:** no error of Lua's passes through a Rust frame. Code runs only under
+//! `lua_resume` and `lua_pcall`; the API that Rust calls could fail for want of memory or of
+//! stack: memory is always given then (see [`Memory`]), and room is asked for first.
 
 use super::phase::{self, Phases};
 use crate::http::Request;
 use mlua_sys::*;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
+use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// Coroutines that are kept for the next request.
@@ -26,7 +33,9 @@ pub static SEEN: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 static WAIT: u8 = 0;
 
 thread_local! {
-    static VM: OnceCell<Vm> = const { OnceCell::new() };
+    static VM: RefCell<Option<Rc<Vm>>> = const { RefCell::new(None) };
+    /// Rust code that uses Lua's API is running: no error may pass through its frames.
+    static IN_RUST: Cell<bool> = const { Cell::new(true) };
     static TURN: Cell<Turn> = const { Cell::new(Turn { request: None, phase: phase::INIT }) };
 }
 
@@ -37,9 +46,86 @@ struct Turn {
     phase: Phases,
 }
 
-struct Vm {
+/// A Lua VM with its libraries. The master opens it with the configuration; a worker that is
+/// forked has a copy of it, with all that `init_by_lua` has loaded.
+pub struct Vm {
     state: *mut lua_State,
     idle: RefCell<Vec<Thread>>,
+    memory: Box<Memory>,
+}
+
+/// What the VM's allocator knows. Where Lua runs, more than `limit` is refused, and Lua raises
+/// "not enough memory"; where Rust uses its API, memory is always given, as an error must not
+/// pass through Rust's frames: the limit counts again when Lua goes on.
+struct Memory {
+    used: Cell<usize>,
+    /// Bytes; `usize::MAX` is no limit.
+    limit: usize,
+    /// The limit was hit.
+    was_refused: Cell<bool>,
+}
+
+/// What LuaJIT expects of memory.
+const ALIGN: usize = 16;
+
+/// Lua's allocator.
+///
+/// # Safety
+/// Lua's contract: `data` is null or came from here with the size `old`.
+unsafe extern "C" fn allocate(
+    memory: *mut c_void,
+    data: *mut c_void,
+    old: usize,
+    new: usize,
+) -> *mut c_void {
+    // SAFETY: the record lives as long as the state.
+    let memory = unsafe { &*memory.cast::<Memory>() };
+    let layout = |bytes| Layout::from_size_align(bytes, ALIGN).ok();
+    let old = if data.is_null() { 0 } else { old };
+    let others = memory.used.get() - old;
+    if new > old && new > memory.limit.saturating_sub(others) && !IN_RUST.get() {
+        memory.was_refused.set(true);
+        return ptr::null_mut();
+    }
+    // SAFETY: a block is given back with the size that it was given with, which Lua knows.
+    let block: *mut c_void = unsafe {
+        match (old, new) {
+            (0, 0) => ptr::null_mut(),
+            (0, _) => layout(new).map_or(ptr::null_mut(), |layout| alloc(layout).cast()),
+            (_, 0) => {
+                dealloc(data.cast(), layout(old).expect("it was given"));
+                ptr::null_mut()
+            }
+            _ if layout(new).is_none() => ptr::null_mut(),
+            _ => realloc(data.cast(), layout(old).expect("it was given"), new).cast(),
+        }
+    };
+    if block.is_null() && new > 0 {
+        if IN_RUST.get() {
+            handle_alloc_error(layout(new).unwrap_or(Layout::new::<u8>()));
+        }
+        return block;
+    }
+    memory.used.set(others + new);
+    block
+}
+
+/// Says who runs until it is dropped: Lua, whose errors Lua catches, or Rust.
+struct Runs(bool);
+
+impl Runs {
+    fn rust() -> Runs {
+        Runs(IN_RUST.replace(true))
+    }
+    fn lua() -> Runs {
+        Runs(IN_RUST.replace(false))
+    }
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        IN_RUST.set(self.0);
+    }
 }
 
 /// A coroutine's stack, and what keeps it from being collected.
@@ -90,8 +176,8 @@ pub enum Step {
     Asks(Ask),
     /// It merely gave way.
     Yielded,
-    /// It failed: the message with its traceback.
-    Failed(Vec<u8>),
+    /// It failed: how, and the message with its traceback.
+    Failed(&'static str, Vec<u8>),
 }
 
 /// A chunk of Lua, loaded when it first runs.
@@ -109,34 +195,71 @@ impl Code {
     }
 }
 
-/// Opens the VM of this process with Lua's libraries; `setup` gets its stack. Nothing is done if
-/// there is one already.
-///
-/// Errors: what `setup` says; Lua's, if it has no memory.
-pub fn open(setup: impl FnOnce(&mut Stack) -> Result<(), Vec<u8>>) -> Result<(), Vec<u8>> {
-    if is_open() {
-        return Ok(());
+impl Vm {
+    /// A VM with Lua's libraries, and no more than `limit` bytes.
+    ///
+    /// Errors: there is no memory.
+    pub fn new(limit: Option<usize>) -> Result<Rc<Vm>, Vec<u8>> {
+        let limit = limit.unwrap_or(usize::MAX);
+        let memory = Box::new(Memory { used: Cell::new(0), limit, was_refused: Cell::new(false) });
+        let record = (&raw const *memory).cast_mut().cast();
+        // SAFETY: the record lives as long as the state, which is closed first; the libraries run
+        // in a state that was just made.
+        let state = unsafe {
+            let state = lua_newstate(allocate, record);
+            if state.is_null() {
+                return Err(b"failed to create Lua VM: not enough memory".to_vec());
+            }
+            luaL_openlibs(state);
+            state
+        };
+        Ok(Rc::new(Vm { state, idle: RefCell::default(), memory }))
     }
-    // SAFETY: a state that was just made is valid; the libraries run in it before anything else.
-    let state = unsafe {
-        let state = luaL_newstate();
-        if state.is_null() {
-            return Err(b"failed to create Lua VM: not enough memory".to_vec());
-        }
-        luaL_openlibs(state);
-        state
-    };
-    VM.with(|vm| drop(vm.set(Vm { state, idle: RefCell::default() })));
-    setup(&mut Stack(state))
+
+    /// Makes it the one in which code of this process runs.
+    pub fn enter(self: &Rc<Vm>) {
+        let before = VM.replace(Some(self.clone()));
+        // Closing a VM runs code of its users.
+        drop(before);
+    }
+
+    /// The stack of its main coroutine.
+    pub fn stack(&self) -> Stack {
+        Stack(self.state)
+    }
+
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        self.memory.used.get()
+    }
 }
 
-/// Whether this process has a VM.
-pub fn is_open() -> bool {
-    VM.with(|vm| vm.get().is_some())
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.idle.borrow_mut().clear();
+        // SAFETY: nobody else has the state, as nobody has the VM.
+        unsafe { lua_close(self.state) }
+    }
+}
+
+impl fmt::Debug for Vm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vm({} bytes)", self.bytes())
+    }
+}
+
+/// No code runs in this process any more.
+pub fn leave() {
+    drop(VM.take());
+}
+
+/// The VM of this process.
+pub fn current() -> Option<Rc<Vm>> {
+    VM.with_borrow(Clone::clone)
 }
 
 fn with_vm<T>(f: impl FnOnce(&Vm) -> T) -> T {
-    VM.with(|vm| f(vm.get().expect("Lua is called in processes that opened it")))
+    VM.with_borrow(|vm| f(vm.as_ref().expect("Lua is called in processes that entered a VM")))
 }
 
 /// The phase whose code runs.
@@ -193,6 +316,7 @@ impl Drop for Shown {
 
 /// A run of a chunk.
 pub struct Coroutine {
+    vm: Rc<Vm>,
     thread: Option<Thread>,
     ended_well: bool,
 }
@@ -201,11 +325,12 @@ impl Coroutine {
     /// A coroutine that will run `code`. Errors: the compiler's message.
     pub fn new(code: &Code) -> Result<Coroutine, Vec<u8>> {
         let function = load(code)?;
-        let thread = with_vm(Vm::thread);
+        let vm = current().ok_or_else(|| b"no Lua VM".to_vec())?;
+        let thread = vm.thread();
         // SAFETY: the thread is anchored and its stack empty; `function` is a reference that
         // `load` made in the registry that all threads share.
         unsafe { lua_rawgeti_(thread.state, LUA_REGISTRYINDEX, function) };
-        Ok(Coroutine { thread: Some(thread), ended_well: false })
+        Ok(Coroutine { vm, thread: Some(thread), ended_well: false })
     }
 
     /// Runs it until it ends or waits, with `answer` as what the yield gives.
@@ -217,12 +342,21 @@ impl Coroutine {
     ) -> Step {
         let state = self.thread.as_ref().expect("it is there until it is dropped").state;
         let mut stack = Stack(state);
+        if !stack.has_room(answer.len() + 1) {
+            return Step::Failed("runtime error", b"stack overflow".to_vec());
+        }
         answer.iter().for_each(|value| stack.push(value));
         let turn = Turn { request: request.map(NonNull::from), phase };
         let entered = (Back::entering(turn), Shown::of(turn));
+        let runs = Runs::lua();
         // SAFETY: the stack holds the function or is that of a yield, and the answer above it.
         let status = unsafe { lua_resume_(state, answer.len() as c_int) };
-        drop(entered);
+        drop((runs, entered));
+        if self.vm.memory.was_refused.take() {
+            // What hit the limit is garbage mostly, and Lua does not look for it by itself then.
+            // SAFETY: the main state is valid; errors of finalizers stay in there.
+            unsafe { lua_gc(self.vm.state, LUA_GCCOLLECT, 0) };
+        }
         match status {
             LUA_OK => {
                 let result = stack.value(1);
@@ -231,7 +365,8 @@ impl Coroutine {
                 Step::Done(result)
             }
             LUA_YIELD => stack.take_yield(),
-            _ => Step::Failed(stack.failure()),
+            LUA_ERRMEM => Step::Failed("memory allocation error", stack.failure()),
+            _ => Step::Failed("runtime error", stack.failure()),
         }
     }
 }
@@ -239,11 +374,11 @@ impl Coroutine {
 impl Drop for Coroutine {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        with_vm(|vm| match self.ended_well && vm.idle.borrow().len() < IDLE_MAX {
-            true => vm.idle.borrow_mut().push(thread),
+        match self.ended_well && self.vm.idle.borrow().len() < IDLE_MAX {
+            true => self.vm.idle.borrow_mut().push(thread),
             // SAFETY: the anchor was made by `Vm::thread` and is released once.
-            false => unsafe { luaL_unref(vm.state, LUA_REGISTRYINDEX, thread.anchor) },
-        });
+            false => unsafe { luaL_unref(self.vm.state, LUA_REGISTRYINDEX, thread.anchor) },
+        }
     }
 }
 
@@ -302,18 +437,20 @@ impl Stack {
     /// `state` must be what Lua passed to the C function that calls this as its last act.
     pub unsafe fn call(state: *mut lua_State, body: Body) -> c_int {
         let mut stack = Stack(state);
+        let runs = Runs::rust();
         let message = match catch_unwind(AssertUnwindSafe(|| body(&mut stack))) {
             Ok(Ok(count)) => return count,
             Ok(Err(message)) => message,
             Err(_) => b"internal error".to_vec(),
         };
-        // SAFETY: the position and the message are pushed by checked calls; nothing that has to
-        // be dropped is left when the error is raised.
+        // SAFETY: there is room, as a C function has twenty places of its own; nothing that has
+        // to be dropped is left when the error is raised.
         unsafe {
             luaL_where(state, 1);
             stack.push_text(&message);
             drop(message);
             lua_concat(state, 2);
+            drop(runs);
             lua_error(state)
         }
     }
@@ -394,15 +531,22 @@ impl Stack {
         unsafe { lua_objlen(self.0, at) }
     }
 
-    /// Pushes element `n` of the table at `at`.
-    pub fn push_element(&mut self, at: c_int, n: usize) {
+    /// Whether `n` more values have room. Lua's own check would raise an error.
+    fn has_room(&mut self, n: usize) -> bool {
+        let n = c_int::try_from(n).unwrap_or(c_int::MAX);
+        // SAFETY: it fails without an error.
+        unsafe { lua_checkstack(self.0, n) != 0 }
+    }
+
+    /// Pushes element `n` of the table at `at`; false if the stack is full.
+    pub fn push_element(&mut self, at: c_int, n: usize) -> bool {
         debug_assert_eq!(self.kind(at), LUA_TTABLE);
-        // SAFETY: it is a table; there is room for one value, or there is an error of Lua's that
-        // passes no frame with anything to drop.
-        unsafe {
-            luaL_checkstack(self.0, 2, ptr::null());
-            lua_rawgeti_(self.0, at, n as c_int)
+        if !self.has_room(1) {
+            return false;
         }
+        // SAFETY: it is a table, and there is room.
+        unsafe { lua_rawgeti_(self.0, at, n as c_int) }
+        true
     }
 
     pub fn push_nil(&mut self) {
@@ -420,13 +564,15 @@ impl Stack {
         unsafe { lua_pushlstring_(self.0, text.as_ptr().cast(), text.len()) }
     }
 
-    /// Pushes a value.
+    /// Pushes a value; nil in its place if the stack is full.
     pub fn push(&mut self, value: &Value) {
-        // SAFETY: there is room for what is pushed; the table is on top when it is filled.
+        let has_room = self.has_room(3);
+        // SAFETY: there is room (for nil always: a function has places of its own); the table is
+        // on top when it is filled.
         unsafe {
-            luaL_checkstack(self.0, 3, ptr::null());
             match value {
                 Value::Nil => lua_pushnil(self.0),
+                _ if !has_room => lua_pushnil(self.0),
                 Value::Bool(yes) => lua_pushboolean(self.0, c_int::from(*yes)),
                 Value::Number(n) => lua_pushnumber(self.0, *n),
                 Value::Text(text) => self.push_text(text),
@@ -464,6 +610,7 @@ impl Stack {
                     }
                     lua_pushlightuserdata(self.0, wait_marker());
                     arguments.iter().for_each(|value| self.push(value));
+                    let _runs = Runs::lua();
                     lua_pcall(self.0, arguments.len() as c_int + 2, 0, 0)
                 }
                 refused => refused,
@@ -555,7 +702,7 @@ fn wait_marker() -> *mut c_void {
 /// Gives back the place of a request's `ngx.ctx` in lua-resty-core's table.
 pub fn release_context(reference: c_int) {
     // A request may outlive the VM at the end of the process.
-    let state = VM.try_with(|vm| vm.get().map(|vm| vm.state));
+    let state = VM.try_with(|vm| vm.borrow().as_ref().map(|vm| vm.state));
     let Ok(Some(state)) = state else { return };
     // SAFETY: the main state is valid; the table's free list is kept as lua-resty-core keeps it:
     // element 0 names the last free place, and a free place names the one before it.

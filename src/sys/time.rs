@@ -230,6 +230,12 @@ pub fn unix_ms() -> u64 {
     unix().as_millis() as u64
 }
 
+/// Milliseconds of a clock that nobody sets, as of now.
+pub fn monotonic_ms() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |at| Duration::from(at).as_millis() as u64)
+}
+
 fn text<T>(field: impl Fn(&Texts) -> T) -> T {
     let ready = || TEXTS.with_borrow(|texts| texts.as_ref().map(&field));
     match ANCHOR.get().and_then(|_| ready()) {

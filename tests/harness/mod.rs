@@ -14,6 +14,7 @@ mod client;
 mod dns;
 pub mod h2;
 mod logs;
+pub mod lua;
 mod ports;
 pub mod procs;
 mod site;

@@ -23,7 +23,7 @@ mod worker;
 
 use super::conf::{Lua, Main};
 use super::phase::{self, Phases};
-use super::vm::{self, Stack, Value};
+use super::vm::{self, Stack, Value, Vm};
 use crate::event::Zone;
 use crate::http::{HttpConf, Request};
 use crate::log;
@@ -67,34 +67,51 @@ fn with_main<T>(f: impl FnOnce(&Main) -> T) -> Option<T> {
     HOUSE.with_borrow(|house| house.as_ref().map(|house| f(house.http.mains.main::<Lua>())))
 }
 
-/// Opens the VM of this process and loads the API into it.
+/// Opens the configuration's VM and loads the API into it.
 ///
 /// Errors: the sentence for the log, if lua-resty-core cannot be loaded.
 pub fn open(http: &Rc<HttpConf>, main: &Main) -> Result<(), Vec<u8>> {
+    let vm = Vm::new(main.memory_limit())?;
+    drop(main.vm.set(vm.clone()));
+    enter(http, main);
+    boot(&mut vm.stack(), main)
+}
+
+/// Makes the configuration's VM the one in which code of this process runs.
+pub fn enter(http: &Rc<HttpConf>, main: &Main) {
     let regex_cache_entries = main.regex_cache_entries();
     HOUSE.set(Some(House { http: http.clone(), regex_cache_entries }));
     DICTS.set(main.dicts.clone());
-    vm::open(|stack| {
-        let text = |text: &Option<String>| match text {
-            Some(text) => Value::Text(text.clone().into_bytes()),
-            None => Value::Nil,
-        };
-        let dicts = main.dicts.iter().map(|zone| Value::Text(zone.name.clone().into()));
-        let (first, last) = (f64::from(*VERSIONS.start()), f64::from(*VERSIONS.end()));
-        let arguments = [
-            text(&main.path),
-            text(&main.cpath),
-            Value::Text(main.prefix.to_string_lossy().into_owned().into()),
-            Value::List(dicts.collect()),
-            Value::List(vec![
-                Value::Number(f64::from(VERSION)),
-                Value::Number(first),
-                Value::Number(last),
-            ]),
-            Value::Text(env!("CARGO_PKG_VERSION").into()),
-        ];
-        stack.run("=boot", include_str!("../boot.lua"), &all_functions(), &arguments)
-    })
+    main.vm.get().expect("the master has opened it").enter();
+}
+
+/// Nobody runs code in this process until somebody enters a VM.
+pub fn close() {
+    vm::leave();
+    DICTS.take();
+    HOUSE.take();
+}
+
+fn boot(stack: &mut Stack, main: &Main) -> Result<(), Vec<u8>> {
+    let text = |text: &Option<String>| match text {
+        Some(text) => Value::Text(text.clone().into_bytes()),
+        None => Value::Nil,
+    };
+    let dicts = main.dicts.iter().map(|zone| Value::Text(zone.name.clone().into()));
+    let (first, last) = (f64::from(*VERSIONS.start()), f64::from(*VERSIONS.end()));
+    let arguments = [
+        text(&main.path),
+        text(&main.cpath),
+        Value::Text(main.prefix.to_string_lossy().into_owned().into()),
+        Value::List(dicts.collect()),
+        Value::List(vec![
+            Value::Number(f64::from(VERSION)),
+            Value::Number(first),
+            Value::Number(last),
+        ]),
+        Value::Text(env!("CARGO_PKG_VERSION").into()),
+    ];
+    stack.run("=boot", include_str!("../boot.lua"), &all_functions(), &arguments)
 }
 
 /// The C functions, as `boot.lua` gets them.

@@ -1,11 +1,13 @@
 //! The reply's body: `ngx.say`, `ngx.print`, `ngx.flush`, `ngx.eof`, `ngx.send_headers`.
 //!
-//! What is said is kept until the code of the phase has ended, and leaves as one reply.
+//! `boot.lua` lets the code wait where these functions say so; see [`crate::lua::output`].
 
 use super::{functions, in_phase};
+use crate::lua::output::{KEPT_MAX, MUCH, Pipe};
 use crate::lua::phase::MAY_WAIT;
 use crate::lua::run::Progress;
 use crate::lua::vm::{Stack, Value};
+use crate::proto::h1::Version;
 use mlua_sys::{LUA_TBOOLEAN, LUA_TLIGHTUSERDATA, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE};
 use std::ffi::c_int;
 
@@ -13,22 +15,33 @@ use std::ffi::c_int;
 const NESTING_MAX: u8 = 32;
 
 functions! {
+    // Gives 1, and true if the code had better wait; or nil and the reason.
     say => |stack| say(stack, b"\n");
     print_out => |stack| say(stack, b"");
-    flush => |stack| finish(stack, |_| ());
+    // Gives 1 or nil and the reason; "buffering" if nothing can be sent before the end.
+    flush => flush;
     eof => |stack| finish(stack, |progress| progress.is_over = true);
     send_headers => |stack| finish(stack, |_| ());
 }
 
 fn say(stack: &mut Stack, end: &[u8]) -> Result<c_int, Vec<u8>> {
-    let mut out = in_phase(MAY_WAIT, |r| {
+    let out = in_phase(MAY_WAIT, |r| {
+        let is_head = r.is_head();
         let progress = r.slots.of::<Progress>();
-        (!progress.is_over).then(|| std::mem::take(&mut progress.output))
+        if progress.is_over {
+            return Err(b"seen eof".as_slice());
+        }
+        if progress.is_left() && !is_head {
+            return Err(b"nginx output filter error");
+        }
+        if progress.unsent() > KEPT_MAX {
+            return Err(b"no memory");
+        }
+        Ok(std::mem::take(&mut progress.output))
     })?;
-    let Some(mut text) = out.take() else {
-        stack.push_nil();
-        stack.push_text(b"seen eof");
-        return Ok(2);
+    let mut text = match out {
+        Ok(text) => text,
+        Err(why) => return refuse(stack, why),
     };
     let before = text.len();
     let said = (1..=stack.top()).try_for_each(|at| append(stack, at, &mut text));
@@ -36,12 +49,43 @@ fn say(stack: &mut Stack, end: &[u8]) -> Result<c_int, Vec<u8>> {
         text.truncate(before);
     }
     text.extend_from_slice(end);
-    in_phase(MAY_WAIT, |r| {
+    let is_much = in_phase(MAY_WAIT, |r| {
         let progress = r.slots.of::<Progress>();
         progress.has_said |= said.is_ok();
         progress.output = text;
+        let is_much = progress.output.len() >= MUCH;
+        progress.is_flushed |= is_much;
+        is_much || progress.pipe.as_ref().is_some_and(Pipe::is_full)
     })?;
     said?;
+    stack.push(&Value::Number(1.0));
+    stack.push(&Value::Bool(is_much));
+    Ok(2)
+}
+
+fn refuse(stack: &mut Stack, why: &[u8]) -> Result<c_int, Vec<u8>> {
+    stack.push_nil();
+    stack.push_text(why);
+    Ok(2)
+}
+
+fn flush(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
+    let refused = in_phase(MAY_WAIT, |r| {
+        let is_kept = r.head.version < Version::Http11 || r.is_subrequest;
+        let progress = r.slots.of::<Progress>();
+        match progress {
+            _ if !progress.has_said => Some(b"nothing to flush".as_slice()),
+            _ if progress.is_over => Some(b"seen eof".as_slice()),
+            _ if is_kept => Some(b"buffering".as_slice()),
+            _ => {
+                progress.is_flushed = true;
+                None
+            }
+        }
+    })?;
+    if let Some(why) = refused {
+        return refuse(stack, why);
+    }
     stack.push(&Value::Number(1.0));
     Ok(1)
 }
@@ -49,7 +93,7 @@ fn say(stack: &mut Stack, end: &[u8]) -> Result<c_int, Vec<u8>> {
 fn finish(stack: &mut Stack, then: fn(&mut Progress)) -> Result<c_int, Vec<u8>> {
     in_phase(MAY_WAIT, |r| {
         let progress = r.slots.of::<Progress>();
-        progress.has_said = true;
+        (progress.has_said, progress.is_flushed) = (true, true);
         then(progress);
     })?;
     stack.push(&Value::Number(1.0));
@@ -74,7 +118,9 @@ fn append_nested(
         LUA_TLIGHTUSERDATA if stack.is_null(at) => out.extend_from_slice(b"null"),
         LUA_TTABLE if depth < NESTING_MAX => {
             for n in 1..=stack.len(at) {
-                stack.push_element(at, n);
+                if !stack.push_element(at, n) {
+                    return Err(b"stack overflow".to_vec());
+                }
                 let top = stack.top();
                 let appended = append_nested(stack, top, out, depth + 1);
                 stack.pop(1);

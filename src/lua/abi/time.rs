@@ -15,7 +15,7 @@ export! {
     }
 
     fn ngx_http_lua_ffi_monotonic_msec() -> c_long {
-        time::unix_ms() as c_long
+        time::monotonic_ms() as c_long
     }
 
     /// `dst` has room for ten bytes.
