@@ -30,6 +30,8 @@ pub static HTTP: Modules = &[
     &Entry::<access::Access>::NEW,
     &Entry::<auth_basic::AuthBasic>::NEW,
     &Entry::<auth_request::AuthRequest>::NEW,
+    // The end of the rewrite phase.
+    &Entry::<headers_more::InputHeadersMore>::NEW,
     // Rewrite, access, content, and what follows: Lua is asked after the others of its phase.
     &Entry::<crate::lua::conf::Lua>::NEW,
     // Before the content.
@@ -46,6 +48,7 @@ pub static HTTP: Modules = &[
     &Entry::<static_file::StaticFile>::NEW,
     // Header filters.
     &Entry::<not_modified::NotModified>::NEW,
+    &Entry::<headers_more::HeadersMore>::NEW,
     &Entry::<headers::Headers>::NEW,
     &Entry::<userid::UserId>::NEW,
     &Entry::<gunzip::Gunzip>::NEW,

@@ -20,6 +20,7 @@ mod early_hints;
 mod error_page;
 mod gzip;
 mod headers;
+mod headers_more;
 mod http2;
 mod http_basic;
 mod limits;

@@ -62,6 +62,18 @@ lua_test!(
 );
 
 lua_test!(
+    a_filter_that_always_fails_ends,
+    r#"server {
+        location / { return 200 ok; header_filter_by_lua_block { error("no reply is good") } }
+        location /exit { return 200 ok; header_filter_by_lua_block { ngx.exit(503) } }
+    }"#,
+    "
+    GET /     -> 500
+    GET /exit -> 503
+"
+);
+
+lua_test!(
     errors_are_logged_with_a_traceback,
     r#"server {
         location /boom { content_by_lua_block {

@@ -5,6 +5,7 @@ use super::body::Body;
 use super::fields::Fields;
 use super::rest::Rest;
 use crate::io::Conn;
+use crate::proto::date;
 use crate::proto::header::HeaderId;
 use std::future::Future;
 use std::pin::Pin;
@@ -141,6 +142,59 @@ impl Reply {
         self.allow_ranges = false;
         self.fields.remove(HeaderId::AcceptRanges);
         self.weaken_etag();
+    }
+
+    /// Whether fields of that name have a place of their own here.
+    pub fn has_own_place(name: &[u8]) -> bool {
+        use HeaderId::*;
+        let own = [ContentType, ContentLength, LastModified, Etag, Server, Date];
+        own.contains(&HeaderId::of(name))
+    }
+
+    /// Gives a field these values (none removes it), in place of those that it has if `replaces`;
+    /// also a field with a place of its own, which takes the last value. False: a length that is
+    /// none. For code that names fields itself.
+    pub fn put_field(&mut self, name: &[u8], values: &[Vec<u8>], replaces: bool) -> bool {
+        let last = values.last().map(Vec::as_slice);
+        let text = || last.map(String::from_utf8_lossy);
+        let id = HeaderId::of(name);
+        match id {
+            HeaderId::ContentType => self.put_content_type(text().as_deref()),
+            HeaderId::ContentLength => {
+                self.length = text().and_then(|text| text.trim().parse().ok());
+                return self.length.is_some() || last.is_none();
+            }
+            HeaderId::LastModified => {
+                self.last_modified = last.and_then(date::parse);
+                self.fields.remove(id);
+                if let Some(other) = last.filter(|_| self.last_modified.is_none()) {
+                    self.fields.push(id, other);
+                }
+            }
+            HeaderId::Etag => self.etag = text().map(|text| (&*text).into()),
+            _ => {
+                self.keeps_server |= id == HeaderId::Server;
+                self.keeps_date |= id == HeaderId::Date;
+                self.allow_ranges &= id != HeaderId::AcceptRanges || last.is_some();
+                if replaces || Reply::has_own_place(name) {
+                    self.fields.remove_named(name);
+                }
+                values.iter().for_each(|value| self.fields.push_named(name, value));
+            }
+        }
+        true
+    }
+
+    /// The type with its parameters; a charset among them has a place of its own.
+    fn put_content_type(&mut self, whole: Option<&str>) {
+        (self.content_type, self.charset) = (whole.map(Into::into), None);
+        let Some((media, rest)) = whole.and_then(|whole| whole.split_once(';')) else { return };
+        let rest = rest.trim_start_matches(' ');
+        let is_charset = rest.get(..8).is_some_and(|name| name.eq_ignore_ascii_case("charset="));
+        if is_charset {
+            self.content_type = Some(media.into());
+            self.charset = Some(rest[8..].trim_matches('"').into());
+        }
     }
 
     /// Drops what names exactly these bytes (a filter that rewrites text).

@@ -16,6 +16,7 @@ use super::{HttpConf, HttpModule, status};
 use crate::log;
 use crate::proto::h1::{Method, Span, Version};
 use crate::proto::header::HeaderId;
+use crate::proto::host;
 use smallvec::SmallVec;
 use std::any::{Any, TypeId};
 use std::cell::{OnceCell, RefCell};
@@ -257,6 +258,35 @@ impl Request {
     /// The first value of a request field.
     pub fn header(&self, id: HeaderId) -> Option<&[u8]> {
         self.head.get(id)
+    }
+
+    /// Gives a field of the request these values (none removes it), in place of those that it has
+    /// if `replaces`. False, with nothing changed: a host or a length that is none.
+    pub fn put_field(&mut self, name: &[u8], values: &[Vec<u8>], replaces: bool) -> bool {
+        let id = HeaderId::of(name);
+        let last = values.last().map(Vec::as_slice);
+        let text = last.and_then(|value| std::str::from_utf8(value).ok()).map(str::trim);
+        let length = text.and_then(|text| text.parse().ok());
+        let host = last.and_then(host::validate);
+        match id {
+            HeaderId::ContentLength if length.is_none() && last.is_some() => return false,
+            HeaderId::Host if host.is_none() && last.is_some() => return false,
+            _ => {}
+        }
+        let head = Rc::make_mut(&mut self.head);
+        if replaces || matches!(id, HeaderId::Host | HeaderId::ContentLength) {
+            head.fields.remove_named(name);
+        }
+        values.iter().for_each(|value| head.fields.push_named(name, value));
+        match id {
+            HeaderId::ContentLength => head.content_length = length,
+            HeaderId::Host => {
+                let name = host.zip(text).map(|(host, text)| text[..host.len].to_lowercase());
+                head.host = name.unwrap_or_default().into();
+            }
+            _ => {}
+        }
+        true
     }
 
     /// Only the head of a reply is wanted.

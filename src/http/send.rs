@@ -166,11 +166,20 @@ fn is_small(r: &Request, wire: &Wire, ends: Ends, body: &Body, head: usize) -> b
         && r.slots.get::<RateOverride>().is_none()
 }
 
+/// How many answers are offered to the header filters.
+const FILTER_TRIES: u8 = 3;
+
 /// Runs the header filters of the place. One that wants another answer gets it from `error_page`
-/// or as a built-in page, and that is filtered too.
+/// or as a built-in page, and that is filtered too; but a filter that wants no answer at all gets
+/// the built-in page in the end.
 pub(super) async fn run_filters(r: &mut Request) {
+    let mut tries = FILTER_TRIES;
     while let Some(code) = filter(r) {
         (r.reply.body, r.reply.rest) = (Body::Empty, None);
+        tries -= 1;
+        if tries == 0 {
+            return error_page::built_in(r, code);
+        }
         Box::pin(phase::lead(r, Verdict::Finish(code))).await;
     }
 }

@@ -12,6 +12,7 @@ pub mod gunzip;
 pub mod gzip;
 pub mod gzip_static;
 pub mod headers;
+pub mod headers_more;
 pub mod index;
 pub mod keyval;
 pub mod limit_conn;

@@ -5,11 +5,9 @@ use crate::http::{Fields, Request};
 use crate::log;
 use crate::lua::phase::{BEFORE_REPLY, HEADER_FILTER, WITH_REQUEST};
 use crate::lua::run::Progress;
-use crate::proto::date;
 use crate::proto::header::HeaderId;
 use crate::sys::time::Calendar;
 use std::ffi::c_int;
-use std::rc::Rc;
 
 /// Fields that a request gives by default.
 const FIELDS_MAX: usize = 100;
@@ -155,27 +153,13 @@ fn escaped(text: &[u8]) -> Vec<u8> {
 }
 
 fn set_reply_field(r: &mut Request, name: &[u8], values: Vec<Vec<u8>>, replaces: bool) -> c_int {
-    let last = values.last().map(|value| String::from_utf8_lossy(value).into_owned());
-    let reply = &mut r.reply;
-    match name.to_ascii_lowercase().as_slice() {
-        b"content-type" => {
-            reply.content_type = last.map(Into::into);
-            reply.charset = None;
-        }
-        b"content-length" => reply.length = last.and_then(|text| text.trim().parse().ok()),
-        b"last-modified" => {
-            reply.last_modified = last.and_then(|text| date::parse(text.as_bytes()))
-        }
-        b"etag" => reply.etag = last.map(Into::into),
-        // The connection's own.
-        b"connection" | b"transfer-encoding" | b"date" if !values.is_empty() => return DECLINED,
-        _ => {
-            if replaces {
-                reply.fields.remove_named(name);
-            }
-            values.iter().for_each(|value| reply.fields.push_named(name, value));
-        }
+    // The connection's own.
+    let is_ours = matches!(HeaderId::of(name), HeaderId::Connection | HeaderId::TransferEncoding);
+    if is_ours && !values.is_empty() {
+        return DECLINED;
     }
+    // A length that is none is as good as none.
+    r.reply.put_field(name, &values, replaces);
     OK
 }
 
@@ -205,21 +189,7 @@ fn set_request_field(r: &mut Request, name: &[u8], values: &[Vec<u8>], replaces:
     if name.is_empty() {
         return ERROR;
     }
-    let head = Rc::make_mut(&mut r.head);
-    if replaces {
-        head.fields.remove_named(name);
-    }
-    values.iter().for_each(|value| head.fields.push_named(name, value));
-    match HeaderId::of(name) {
-        HeaderId::Host => {
-            let host = values.last().map(|v| String::from_utf8_lossy(v).to_ascii_lowercase());
-            head.host = host.unwrap_or_default().into();
-        }
-        HeaderId::ContentLength => {
-            let length = values.last().and_then(|v| std::str::from_utf8(v).ok());
-            head.content_length = length.and_then(|text| text.trim().parse().ok());
-        }
-        _ => {}
-    }
+    // A host or a length that is none is as good as none.
+    r.put_field(name, values, replaces);
     OK
 }
