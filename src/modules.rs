@@ -41,6 +41,7 @@ pub static HTTP: Modules = &[
     &Entry::<http::upstream::Upstreams>::NEW,
     &Entry::<proxy::Proxy>::NEW,
     &Entry::<stub_status::StubStatus>::NEW,
+    &Entry::<echo::Echo>::NEW,
     &Entry::<random_index::RandomIndex>::NEW,
     &Entry::<index::Index>::NEW,
     &Entry::<autoindex::Autoindex>::NEW,

@@ -17,6 +17,7 @@ mod command_line;
 mod conf_errors;
 mod directives;
 mod early_hints;
+mod echo;
 mod error_page;
 mod gzip;
 mod headers;

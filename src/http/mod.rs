@@ -33,6 +33,7 @@ pub mod module;
 pub mod modules;
 pub mod open_files;
 pub mod phase;
+pub mod pipe;
 pub mod place;
 pub mod recode;
 pub mod regex;

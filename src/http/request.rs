@@ -13,6 +13,7 @@ use super::request_body::RequestBody;
 use super::upstream::trail::{Note, Trail};
 use super::variable::Values;
 use super::{HttpConf, HttpModule, status};
+use crate::io::Chunk;
 use crate::log;
 use crate::proto::h1::{Method, Span, Version};
 use crate::proto::header::HeaderId;
@@ -258,6 +259,25 @@ impl Request {
     /// The first value of a request field.
     pub fn header(&self, id: HeaderId) -> Option<&[u8]> {
         self.head.get(id)
+    }
+
+    /// Gives the request another method.
+    pub fn set_method(&mut self, name: &[u8]) {
+        let head = Rc::make_mut(&mut self.head);
+        let (start, end) = head.fields.push_text(name);
+        head.method_name = Span { start, end };
+        head.method = Method::of(name);
+        self.method = head.method;
+    }
+
+    /// Gives the request a body that is there already.
+    pub fn give_body(&mut self, chunks: Vec<Chunk>) {
+        let length: u64 = chunks.iter().map(Chunk::len).sum();
+        let head = Rc::make_mut(&mut self.head);
+        head.content_length = Some(length);
+        head.chunked = false;
+        head.fields.set(HeaderId::ContentLength, itoa::Buffer::new().format(length).as_bytes());
+        self.body = RequestBody::kept(chunks);
     }
 
     /// Gives a field of the request these values (none removes it), in place of those that it has

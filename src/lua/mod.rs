@@ -16,6 +16,5 @@ mod abi;
 mod block;
 pub mod conf;
 mod phase;
-mod output;
 mod run;
 mod vm;

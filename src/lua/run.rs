@@ -1,25 +1,21 @@
 //! What a phase does with its code: it runs, waits, and decides how the request goes on.
 
 use super::conf::{Loc, NoCode, Script};
-use super::output::Pipe;
 use super::phase::{self, Phases};
 use super::vm::{self, Ask, Coroutine, Step, Value};
 use crate::event;
+use crate::http::pipe::{KEPT_MAX, Pipe, may_begin};
 use crate::http::{
     Body, Filtered, Handler, Phase, Pipeline, Request, Verdict, rewrite, subrequest,
 };
 use crate::io::{Chunk, Slice};
 use crate::log;
-use crate::proto::h1::{Method, Span, Version};
-use crate::proto::header::HeaderId;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// How deep `ngx.location.capture` may nest.
 const DEPTH_MAX: u8 = 50;
-/// The longest body that `ngx.location.capture` gives, bytes; what is longer is cut off.
-const CAPTURED_MAX: usize = 64 << 20;
 /// `ngx.DECLINED`
 const DECLINED: i32 = -5;
 
@@ -217,11 +213,6 @@ fn send_on(coroutine: Coroutine, ask: Ask, r: &mut Request, phase: Phases) -> Ve
     Verdict::Reply
 }
 
-/// Whether a reply can be begun before it is whole.
-fn may_begin(r: &Request) -> bool {
-    !r.is_subrequest && r.head.version >= Version::Http11 && !r.reply.head_sent
-}
-
 /// Runs a coroutine, which waits for `ask` if there is one, to its end.
 async fn lead(
     mut coroutine: Coroutine,
@@ -334,21 +325,16 @@ async fn capture(
     }
     let mut sub = r.subrequest(uri, query.unwrap_or_default());
     if let Some(body) = body {
-        let length = body.len() as u64;
-        let head = Rc::make_mut(&mut sub.head);
-        head.content_length = Some(length);
-        head.chunked = false;
-        head.fields.set(HeaderId::ContentLength, length.to_string().as_bytes());
-        sub.body = crate::http::request_body::RequestBody::kept(vec![Chunk::Mem(body.into())]);
+        sub.give_body(vec![Chunk::Mem(body.into())]);
     }
-    set_method(&mut sub, method.as_deref().unwrap_or(b"GET"));
+    sub.set_method(method.as_deref().unwrap_or(b"GET"));
     let mut sub = subrequest::fetch(sub).await;
     let mut text = Vec::new();
     let mut is_cut = sub.reply.is_dropped;
     while !sub.reply.head_only && !sub.reply.is_dropped {
         match sub.reply.body.pull().await {
             Ok(None) => break,
-            Ok(Some(chunk)) if text.len() as u64 + chunk.len() <= CAPTURED_MAX as u64 => {
+            Ok(Some(chunk)) if text.len() as u64 + chunk.len() <= KEPT_MAX as u64 => {
                 if chunk.append_to(&mut text).is_err() {
                     is_cut = true;
                     break;
@@ -389,15 +375,6 @@ pub fn fields_of(r: &Request) -> Vec<Value> {
         add(field.name, field.value);
     }
     out
-}
-
-/// Gives the request another method.
-pub fn set_method(r: &mut Request, name: &[u8]) {
-    let head = Rc::make_mut(&mut r.head);
-    let (start, end) = head.fields.push_text(name);
-    head.method_name = Span { start, end };
-    head.method = Method::of(name);
-    r.method = head.method;
 }
 
 /// Runs code that may not wait.

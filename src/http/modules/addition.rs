@@ -4,12 +4,11 @@
 //! when the body is over.
 
 use crate::conf::*;
+use crate::http::body::Row;
 use crate::http::media_types::MediaTypes;
 use crate::http::subrequest::Fetched;
-use crate::http::{Body, Fault, Fields, Filtered, HttpModule, Merging, Pipeline, Pull, Request};
-use crate::io::Chunk;
+use crate::http::{Body, Filtered, HttpModule, Merging, Pipeline, Request};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 /// The module.
 pub struct Addition;
@@ -82,57 +81,6 @@ fn add(loc: &Loc, r: &mut Request) -> Filtered {
         }
     };
     let (before, after) = (fetched(&loc.before), fetched(&loc.after));
-    r.reply.body.wrap(|body| Row { bodies: [before, body, after], at: 0 });
+    r.reply.body.wrap(|body| Row::around(before, body, after));
     Filtered::Pass
-}
-
-/// Bodies one after another; the middle one is the reply's own.
-struct Row {
-    bodies: [Body; 3],
-    at: usize,
-}
-
-const OWN: usize = 1;
-
-impl Pull for Row {
-    fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Fault>> {
-        while let Some(body) = self.bodies.get_mut(self.at) {
-            if let Some(chunk) = ready!(body.poll_pull(cx))? {
-                return Poll::Ready(Ok(Some(chunk)));
-            }
-            self.at += 1;
-        }
-        Poll::Ready(Ok(None))
-    }
-
-    fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        if let Some(body) = self.bodies.get_mut(self.at) {
-            body.poll_ahead(cx);
-        }
-    }
-
-    fn wants_flush(&self) -> bool {
-        self.bodies.get(self.at).is_some_and(Body::wants_flush)
-    }
-
-    fn trailers(&self) -> Option<&Fields> {
-        self.bodies[OWN].trailers()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bodies_follow_one_another() {
-        let bodies = ["a", "", "c"].map(|text| Body::bytes(text.as_bytes().to_vec()));
-        let mut row = Body::Stream(Box::new(Row { bodies, at: 0 }));
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        let mut all = Vec::new();
-        while let Poll::Ready(Ok(Some(chunk))) = row.poll_pull(&mut cx) {
-            chunk.append_to(&mut all).unwrap();
-        }
-        assert_eq!(all, b"ac");
-    }
 }

@@ -7,6 +7,7 @@ pub mod addition;
 pub mod auth_basic;
 pub mod autoindex;
 pub mod auth_request;
+pub mod echo;
 pub mod geo;
 pub mod gunzip;
 pub mod gzip;

@@ -1,9 +1,9 @@
 //! The reply's body: `ngx.say`, `ngx.print`, `ngx.flush`, `ngx.eof`, `ngx.send_headers`.
 //!
-//! `boot.lua` lets the code wait where these functions say so; see [`crate::lua::output`].
+//! `boot.lua` lets the code wait where these functions say so; see [`crate::http::pipe`].
 
 use super::{functions, in_phase};
-use crate::lua::output::{KEPT_MAX, MUCH, Pipe};
+use crate::http::pipe::{KEPT_MAX, MUCH, Pipe};
 use crate::lua::phase::MAY_WAIT;
 use crate::lua::run::Progress;
 use crate::lua::vm::{Stack, Value};

@@ -62,7 +62,7 @@ export! {
         let name = bit.checked_sub(FIRST_METHOD).and_then(|at| METHODS.get(at as usize));
         let Some(name) = name.filter(|_| method.count_ones() == 1) else { return DECLINED };
         answer(BEFORE_REPLY, |r| {
-            run::set_method(r, name);
+            r.set_method(name);
             OK
         })
     }

@@ -1,11 +1,14 @@
-//! What code says on its way to the client.
+//! A body that is fed while it is sent: what a content handler says on its way to the client.
 //!
-//! Until code asks for it to be sent, or there is much of it, it is kept with the request and
-//! leaves with the head as one reply. From then on it goes through a [`Pipe`]: the code pushes,
-//! the connection pulls, and code that is faster than its client waits ([`FULL`]).
+//! Until a handler wants it to be sent, or there is much of it, output is kept with the request
+//! and leaves with the head as one reply. From then on it goes through a [`Pipe`]: the handler's
+//! [`Rest`](super::rest::Rest) pushes, the connection pulls, and who is faster than its client
+//! waits ([`FULL`]).
 
-use crate::http::{Body, Fault, Pull};
+use super::body::{Body, Fault, Pull};
+use super::request::Request;
 use crate::io::{Chunk, Slice};
+use crate::proto::h1::Version;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -43,6 +46,11 @@ enum End {
     Over,
     /// The code failed: the client is to see that.
     Broken,
+}
+
+/// Whether a reply can be begun before it is whole.
+pub fn may_begin(r: &Request) -> bool {
+    !r.is_subrequest && r.head.version >= Version::Http11 && !r.reply.head_sent
 }
 
 impl Pipe {
