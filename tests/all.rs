@@ -29,6 +29,7 @@ mod location;
 mod logs;
 mod lua;
 mod lua_output;
+mod lua_phases;
 mod lua_vm;
 mod main_context;
 mod map_geo;

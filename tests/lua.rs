@@ -213,7 +213,6 @@ fn what_is_not_offered_is_refused() {
         ("lua_code_cache off;", "\"lua_code_cache off\" is not supported"),
         ("lua_shared_dict a 1;", "invalid lua shared dict size \"1\""),
         ("init_by_lua_block { x", "unexpected end of file, expecting \"}\""),
-        ("body_filter_by_lua_block { }", "unknown directive \"body_filter_by_lua_block\""),
     ] {
         let site = Site::http(&format!("{conf} server {{ }}"));
         let output = site.run_with(&["-t"]);

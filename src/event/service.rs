@@ -143,6 +143,9 @@ pub trait Service {
     /// Closes what is still open, after `worker_shutdown_timeout`.
     fn cut(&self) {}
 
+    /// The process ends: nothing is called after this but `flush_logs`.
+    fn end(&self) {}
+
     /// Writes what is buffered for log files: they will be opened anew, or the process ends.
     fn flush_logs(&self) {}
 }

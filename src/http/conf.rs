@@ -619,6 +619,11 @@ impl HttpConf {
         self.modules.iter().try_for_each(|module| module.start(self, role))
     }
 
+    /// Every module's last act in a process.
+    pub fn end(&self) {
+        self.modules.iter().for_each(|module| module.end(self));
+    }
+
     /// Writes what modules hold back for log files.
     pub fn flush_logs(&self) {
         self.modules.iter().for_each(|module| module.flush_logs(self));

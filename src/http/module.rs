@@ -56,6 +56,9 @@ pub trait HttpModule: 'static {
         Ok(())
     }
 
+    /// Called when a process of the tree ends in order.
+    fn end(_http: &HttpConf) {}
+
     /// Writes what is buffered for log files.
     fn flush_logs(_http: &HttpConf) {}
 }
@@ -194,6 +197,8 @@ pub trait Erased: Sync {
     fn prepare(&self, http: &Rc<HttpConf>) -> Result<(), String>;
     /// The module's part of a process's start.
     fn start(&self, http: &Rc<HttpConf>, role: Role) -> io::Result<()>;
+    /// The module's part of a process's end.
+    fn end(&self, http: &HttpConf);
     /// The module's part of flushing logs.
     fn flush_logs(&self, http: &HttpConf);
     /// Its built-in variables.
@@ -272,6 +277,10 @@ impl<M: HttpModule> Erased for Entry<M> {
 
     fn start(&self, http: &Rc<HttpConf>, role: Role) -> io::Result<()> {
         M::start(http, role)
+    }
+
+    fn end(&self, http: &HttpConf) {
+        M::end(http);
     }
 
     fn flush_logs(&self, http: &HttpConf) {

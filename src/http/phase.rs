@@ -16,12 +16,14 @@ use std::time::Duration;
 
 /// The life of a request. This list is the only place where the order is written.
 ///
-/// `ServerRewrite`, `FindConfig` and `PostRewrite` of nginx stand between `PostRead` and
-/// `PreAccess`; they belong to `place` and `rewrite` and take no handlers.
+/// `FindConfig` and `PostRewrite` of nginx stand between `ServerRewrite` and `PreAccess`; they
+/// belong to `place` and `rewrite` and take no handlers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Before anything: who is the client really?
     PostRead,
+    /// Behind the server's rewrites, before a location is sought.
+    ServerRewrite,
     /// Behind the location's own rewrites, once per location that is found.
     Rewrite,
     /// Limits.
@@ -34,7 +36,7 @@ pub enum Phase {
     Content,
 }
 
-const PHASES: usize = 6;
+const PHASES: usize = 7;
 
 /// What a handler decided.
 #[derive(Debug, PartialEq, Eq)]
@@ -304,6 +306,7 @@ impl Walk {
         self.next = 0;
         self.phase = match self.phase {
             Phase::PostRead => return Some(Verdict::Restart),
+            Phase::ServerRewrite => return self.find(r),
             Phase::Rewrite => Phase::PreAccess,
             Phase::PreAccess if r.is_subrequest => Phase::PreContent,
             Phase::PreAccess => Phase::Access,
@@ -333,7 +336,11 @@ impl Walk {
         if let Flow::Done(verdict) = rewrite::run(&server.rewrites, r) {
             return Some(verdict);
         }
-        self.find(r)
+        if server.pipeline.handlers(Phase::ServerRewrite).is_empty() {
+            return self.find(r);
+        }
+        *self = Walk::at(Phase::ServerRewrite, r);
+        None
     }
 
     /// From finding the location on.

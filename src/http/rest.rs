@@ -5,7 +5,7 @@
 //! protocol's sender then polls both: the rest has the request, the sender has the body.
 
 use super::Request;
-use super::body::Fault;
+use super::body::{Body, Fault, Pull};
 use super::reply::LocalBoxFuture;
 use std::task::{Context, Poll};
 
@@ -32,4 +32,34 @@ pub(super) async fn go_on(
     })
     .await;
     sent.unwrap_or(Ok(()))
+}
+
+/// Lets `rest` go on to its end, and gives all of the body that it feeds.
+///
+/// Errors: the body's; more than `limit` bytes.
+pub async fn collect(
+    rest: Rest,
+    r: &mut Request,
+    mut body: Body,
+    limit: usize,
+) -> Result<Body, Fault> {
+    let mut all = Vec::new();
+    go_on(rest, r, |cx| {
+        loop {
+            match std::task::ready!(body.poll_pull(cx)) {
+                Ok(None) => return Poll::Ready(Ok(())),
+                Ok(Some(chunk)) if all.len() as u64 + chunk.len() <= limit as u64 => {
+                    let copied = chunk.append_to(&mut all);
+                    copied.map_err(|e| Fault::own(format!("pread() failed ({e})")))?;
+                }
+                Ok(Some(_)) => {
+                    body = Body::Empty;
+                    return Poll::Ready(Err(Fault::own("too much to be kept")));
+                }
+                Err(fault) => return Poll::Ready(Err(fault)),
+            }
+        }
+    })
+    .await?;
+    Ok(Body::bytes(all))
 }

@@ -65,6 +65,10 @@ impl Service for HttpService {
         self.life.cut();
     }
 
+    fn end(&self) {
+        self.conf.end();
+    }
+
     fn flush_logs(&self) {
         self.conf.flush_logs();
     }

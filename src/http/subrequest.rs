@@ -1,9 +1,11 @@
 //! A reply of a subrequest as part of another reply's body.
 
 use super::body::{Body, Fault, Pull};
+use super::pipe::KEPT_MAX;
 use super::reply::LocalBoxFuture;
-use super::{Request, phase, send};
+use super::{Request, error_page, phase, rest, send};
 use crate::io::Chunk;
+use crate::log;
 use std::task::{Context, Poll, ready};
 
 /// Leads a subrequest to its reply and through the filters of its place.
@@ -11,6 +13,17 @@ pub async fn fetch(mut r: Request) -> Request {
     phase::run_subrequest(&mut r).await;
     if !r.reply.is_dropped {
         send::run_filters(&mut r).await;
+    }
+    // Who pulls the body does not know of what feeds it.
+    if let Some(rest) = r.reply.rest.take() {
+        let body = std::mem::take(&mut r.reply.body);
+        match rest::collect(rest, &mut r, body, KEPT_MAX).await {
+            Ok(body) => r.reply.body = body,
+            Err(fault) => {
+                log::error!(&r, "{fault} in a subrequest");
+                error_page::built_in(&mut r, 500);
+            }
+        }
     }
     r
 }

@@ -37,7 +37,7 @@ local ngx = {
   HTTP_GATEWAY_TIMEOUT = 504, HTTP_VERSION_NOT_SUPPORTED = 505, HTTP_INSUFFICIENT_STORAGE = 507,
   null = c.null(),
   log = c.log,
-  arg = setmetatable({}, {}),
+  arg = setmetatable({}, { __newindex = c.set_arg }),
   config = {
     subsystem = "http", debug = false, nginx_version = 1031005,
     ngx_lua_version = versions[1],

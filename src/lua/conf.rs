@@ -1,6 +1,6 @@
 //! The directives of Lua, and what a process does at its start.
 
-use super::vm::{Code, Vm};
+use super::vm::{self, Code, Vm};
 use super::{abi, block, phase, run};
 use crate::conf::*;
 use crate::event::{Role, Zone};
@@ -41,44 +41,69 @@ impl HttpModule for Lua {
         d("lua_code_cache",           HTTP, call(exactly(1), |_, r| code_cache(r))),
         d("lua_regex_cache_max_entries", HTTP, num(0, 1 << 30, |c| &mut c.regex_cache_entries)),
         d("lua_vm_memory_limit",      HTTP, size(|c| &mut c.memory_limit)),
+        d("init_by_lua",              HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.init))),
         d("init_by_lua_block",        HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.init))),
         d("init_by_lua_file",         HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.init))),
+        d("init_worker_by_lua",       HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.worker))),
         d("init_worker_by_lua_block", HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.worker))),
         d("init_worker_by_lua_file",  HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.worker))),
+        d("exit_worker_by_lua_block", HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.exit))),
+        d("exit_worker_by_lua_file",  HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.exit))),
     ];
     #[rustfmt::skip]
     const LOC: &'static [Directive<RawLoc>] = &[
+        d("lua_need_request_body",      ANY_CODE, flag(|c| &mut c.needs_body)),
+        d("lua_http10_buffering",       ANY_CODE, flag(|c| &mut c.http10_buffering)),
+        d("lua_use_default_type",       ANY_CODE, flag(|c| &mut c.default_type)),
+        d("lua_transform_underscores_in_response_headers", ANY_CODE, flag(|c| &mut c.underscores)),
+        d("set_by_lua",                 SET_PLACES, call(at_least(2), |_, r| set_by_lua(r))),
         d("set_by_lua_block",           SET_PLACES, block(exactly(1), |_, r| set_by_lua(r))),
-        d("rewrite_by_lua_block",       ANY_CODE, block(exactly(0), |c, r| add(&mut c.rewrite, r))),
-        d("rewrite_by_lua_file",        ANY_CODE, call(exactly(1), |c, r| add(&mut c.rewrite, r))),
-        d("access_by_lua_block",        ANY_CODE, block(exactly(0), |c, r| add(&mut c.access, r))),
-        d("access_by_lua_file",         ANY_CODE, call(exactly(1), |c, r| add(&mut c.access, r))),
-        d("content_by_lua_block",       LOC | LIF, block(exactly(0), |c, r| add(&mut c.content, r))),
-        d("content_by_lua_file",        LOC | LIF, call(exactly(1), |c, r| add(&mut c.content, r))),
-        d("header_filter_by_lua_block", ANY_CODE, block(exactly(0), |c, r| add(&mut c.header, r))),
-        d("header_filter_by_lua_file",  ANY_CODE, call(exactly(1), |c, r| add(&mut c.header, r))),
-        d("log_by_lua_block",           ANY_CODE, block(exactly(0), |c, r| add(&mut c.log, r))),
-        d("log_by_lua_file",            ANY_CODE, call(exactly(1), |c, r| add(&mut c.log, r))),
+        d("set_by_lua_file",            SET_PLACES, call(at_least(2), |_, r| set_by_lua(r))),
+        d("server_rewrite_by_lua_block", HTTP | SRV, block(exactly(0), |c, r| c.add(r, SERVER))),
+        d("server_rewrite_by_lua_file", HTTP | SRV, call(exactly(1), |c, r| c.add(r, SERVER))),
+        d("rewrite_by_lua",             ANY_CODE, call(exactly(1), |c, r| c.add(r, REWRITE))),
+        d("rewrite_by_lua_block",       ANY_CODE, block(exactly(0), |c, r| c.add(r, REWRITE))),
+        d("rewrite_by_lua_file",        ANY_CODE, call(exactly(1), |c, r| c.add(r, REWRITE))),
+        d("access_by_lua",              ANY_CODE, call(exactly(1), |c, r| c.add(r, ACCESS))),
+        d("access_by_lua_block",        ANY_CODE, block(exactly(0), |c, r| c.add(r, ACCESS))),
+        d("access_by_lua_file",         ANY_CODE, call(exactly(1), |c, r| c.add(r, ACCESS))),
+        d("precontent_by_lua_block",    ANY_CODE, block(exactly(0), |c, r| c.add(r, PRECONTENT))),
+        d("precontent_by_lua_file",     ANY_CODE, call(exactly(1), |c, r| c.add(r, PRECONTENT))),
+        d("content_by_lua",             LOC | LIF, call(exactly(1), |c, r| c.add(r, CONTENT))),
+        d("content_by_lua_block",       LOC | LIF, block(exactly(0), |c, r| c.add(r, CONTENT))),
+        d("content_by_lua_file",        LOC | LIF, call(exactly(1), |c, r| c.add(r, CONTENT))),
+        d("header_filter_by_lua",       ANY_CODE, call(exactly(1), |c, r| c.add(r, HEADER))),
+        d("header_filter_by_lua_block", ANY_CODE, block(exactly(0), |c, r| c.add(r, HEADER))),
+        d("header_filter_by_lua_file",  ANY_CODE, call(exactly(1), |c, r| c.add(r, HEADER))),
+        d("body_filter_by_lua",         ANY_CODE, call(exactly(1), |c, r| c.add(r, BODY))),
+        d("body_filter_by_lua_block",   ANY_CODE, block(exactly(0), |c, r| c.add(r, BODY))),
+        d("body_filter_by_lua_file",    ANY_CODE, call(exactly(1), |c, r| c.add(r, BODY))),
+        d("log_by_lua",                 ANY_CODE, call(exactly(1), |c, r| c.add(r, LOG))),
+        d("log_by_lua_block",           ANY_CODE, block(exactly(0), |c, r| c.add(r, LOG))),
+        d("log_by_lua_file",            ANY_CODE, call(exactly(1), |c, r| c.add(r, LOG))),
     ];
 
     fn finish(main: &mut Main, m: &mut Merging) -> Result<(), Reason> {
         main.variables = m.shelf.of::<VariableTable>().book();
-        main.is_used |= m.shelf.take::<Used>().0 || main.init.is_some() || main.worker.is_some();
+        main.is_used |= m.shelf.take::<Used>().0 || main.has_code();
         main.prefix = m.paths.prefix.clone();
         Ok(())
     }
 
     fn merge(raw: RawLoc, up: &Loc, m: &mut Merging) -> Result<Loc, Reason> {
-        let content = match raw.content {
-            None if m.level.is_nameless() => up.content.clone(),
-            own => own,
-        };
+        let mut scripts = raw.scripts;
+        for (at, script) in scripts.iter_mut().enumerate() {
+            // Content belongs to its place.
+            if script.is_none() && (at != CONTENT || m.level.is_nameless()) {
+                script.clone_from(&up.scripts[at]);
+            }
+        }
         Ok(Loc {
-            rewrite: raw.rewrite.or_else(|| up.rewrite.clone()),
-            access: raw.access.or_else(|| up.access.clone()),
-            content,
-            header: raw.header.or_else(|| up.header.clone()),
-            log: raw.log.or_else(|| up.log.clone()),
+            scripts,
+            needs_body: raw.needs_body.unwrap_or(up.needs_body),
+            http10_buffering: raw.http10_buffering.unwrap_or(up.http10_buffering),
+            default_type: raw.default_type.unwrap_or(up.default_type),
+            underscores: raw.underscores.unwrap_or(up.underscores),
         })
     }
 
@@ -117,6 +142,15 @@ impl HttpModule for Lua {
         }
         Ok(())
     }
+
+    fn end(http: &HttpConf) {
+        if let Some(script) = &http.mains.main::<Lua>().exit
+            && vm::current().is_some()
+            && let Err(message) = run::start(script, phase::EXIT_WORKER)
+        {
+            log::error!("exit_worker_by_lua error: {}", run::Lines(&message));
+        }
+    }
 }
 
 /// What stands once.
@@ -133,27 +167,62 @@ pub struct Main {
     memory_limit: Option<u64>,
     init: Option<Rc<Script>>,
     worker: Option<Rc<Script>>,
+    exit: Option<Rc<Script>>,
     is_used: bool,
 }
+
+// The places of a location's code.
+pub const SERVER: usize = 0;
+pub const REWRITE: usize = 1;
+pub const ACCESS: usize = 2;
+pub const PRECONTENT: usize = 3;
+pub const CONTENT: usize = 4;
+pub const HEADER: usize = 5;
+pub const BODY: usize = 6;
+pub const LOG: usize = 7;
+
+/// The code of a location, by its place.
+type Scripts = [Option<Rc<Script>>; 8];
 
 /// What was written in a block.
 #[derive(Default)]
 pub struct RawLoc {
-    rewrite: Option<Rc<Script>>,
-    access: Option<Rc<Script>>,
-    content: Option<Rc<Script>>,
-    header: Option<Rc<Script>>,
-    log: Option<Rc<Script>>,
+    scripts: Scripts,
+    needs_body: Option<bool>,
+    http10_buffering: Option<bool>,
+    default_type: Option<bool>,
+    underscores: Option<bool>,
 }
 
-/// The code of a location.
-#[derive(Default)]
+impl RawLoc {
+    fn add(&mut self, r: &mut Reading, at: usize) -> Result<(), Reason> {
+        add(&mut self.scripts[at], r)
+    }
+}
+
+/// What is true in a location.
 pub struct Loc {
-    pub(super) rewrite: Option<Rc<Script>>,
-    pub(super) access: Option<Rc<Script>>,
-    pub(super) content: Option<Rc<Script>>,
-    pub(super) header: Option<Rc<Script>>,
-    pub(super) log: Option<Rc<Script>>,
+    pub(super) scripts: Scripts,
+    /// `lua_need_request_body`: the body is read before any code runs.
+    pub(super) needs_body: bool,
+    /// `lua_http10_buffering`: replies to HTTP/1.0 are kept until they are whole.
+    pub(super) http10_buffering: bool,
+    /// `lua_use_default_type`
+    pub(super) default_type: bool,
+    /// `lua_transform_underscores_in_response_headers`
+    pub(super) underscores: bool,
+}
+
+impl Default for Loc {
+    fn default() -> Loc {
+        Loc {
+            scripts: Scripts::default(),
+            needs_body: false,
+            http10_buffering: true,
+            default_type: true,
+            underscores: true,
+        }
+    }
 }
 
 /// Somebody wrote Lua: the process needs a VM.
@@ -187,6 +256,10 @@ impl Main {
     /// `lua_regex_cache_max_entries`
     pub(super) fn regex_cache_entries(&self) -> u32 {
         self.regex_cache_entries.unwrap_or(REGEX_CACHE_ENTRIES) as u32
+    }
+
+    fn has_code(&self) -> bool {
+        [&self.init, &self.worker, &self.exit].iter().any(|script| script.is_some())
     }
 
     /// `lua_vm_memory_limit`, bytes of each process's VM; `None` without one.
@@ -270,33 +343,65 @@ fn add(field: &mut Option<Rc<Script>>, r: &mut Reading) -> Result<(), Reason> {
     Ok(())
 }
 
+/// The code of a block, of a file, or of a string.
 fn read(r: &mut Reading) -> Result<Script, Reason> {
     if r.opens_block() {
         return Ok(Script { text: Text::Here(Rc::new(read_block(r)?)) });
     }
+    let is_file = r.name().ends_with("_file");
     let words = r.take_args();
-    let path = Template::parse(&words[0], r)?;
+    match is_file {
+        true => file(&words[0], r),
+        false => Ok(inline(words[0].clone().into_bytes(), r)),
+    }
+}
+
+fn file(path: &str, r: &mut Reading) -> Result<Script, Reason> {
+    let path = Template::parse(path, r)?;
     let prefix = r.paths.prefix.clone();
     Ok(Script { text: Text::File { path, prefix, known: RefCell::default() } })
 }
 
+fn inline(source: Vec<u8>, r: &Reading) -> Script {
+    let code = Code::new(chunk_name(r), source);
+    Script { text: Text::Here(Rc::new(code)) }
+}
+
 fn read_block(r: &mut Reading) -> Result<Code, Reason> {
-    let what = r.name().trim_end_matches("_block").to_owned();
-    let (file, line) = r.place();
-    let file = file.rsplit('/').next().unwrap_or_default();
-    let chunk = format!("={what}({file}:{line})");
+    let chunk = chunk_name(r);
     Ok(Code::new(chunk, r.raw_block(block::end)?.into_bytes()))
 }
 
+/// `=content_by_lua(nginx.conf:12)`
+fn chunk_name(r: &Reading) -> String {
+    let what = r.name().trim_end_matches("_block");
+    let (file, line) = r.place();
+    let file = file.rsplit('/').next().unwrap_or_default();
+    format!("={what}({file}:{line})")
+}
+
+/// `set_by_lua_block $name { … }`, `set_by_lua_file $name path arg …`
 fn set_by_lua(r: &mut Reading) -> Result<(), Reason> {
-    let words = r.take_args();
+    let words = match r.opens_block() {
+        true => r.args().to_vec(),
+        false => r.take_args(),
+    };
     let Some(name) = words[0].strip_prefix('$').filter(|name| !name.is_empty()) else {
         return Err(Reason::says(format!("invalid variable name \"{}\"", words[0])));
     };
     r.shelf.of::<Used>().0 = true;
     let variable = r.shelf.of::<VariableTable>().assign(name)?;
-    let script = Script { text: Text::Here(Rc::new(read_block(r)?)) };
-    let compute = Box::new(move |r: &mut Request| run::set(&script, r));
+    let script = match words.get(1) {
+        None => Script { text: Text::Here(Rc::new(read_block(r)?)) },
+        Some(path) if r.name().ends_with("_file") => file(path, r)?,
+        Some(source) => inline(source.clone().into_bytes(), r),
+    };
+    let arguments = words.iter().skip(2).map(|word| Template::parse(word, r));
+    let arguments = arguments.collect::<Result<Vec<_>, _>>()?;
+    let compute = Box::new(move |r: &mut Request| {
+        let arguments = arguments.iter().map(|text| text.value(r).into_owned()).collect();
+        run::set(&script, arguments, r)
+    });
     r.shelf.of::<WantedOps>().0.push(Op::Compute(variable, compute));
     Ok(())
 }

@@ -14,6 +14,7 @@
 
 mod abi;
 mod block;
+mod body_filter;
 pub mod conf;
 mod phase;
 mod run;

@@ -9,16 +9,20 @@ pub const ACCESS: Phases = 0x0004;
 pub const CONTENT: Phases = 0x0008;
 pub const LOG: Phases = 0x0010;
 pub const HEADER_FILTER: Phases = 0x0020;
+pub const BODY_FILTER: Phases = 0x0040;
 pub const INIT_WORKER: Phases = 0x0100;
+pub const EXIT_WORKER: Phases = 0x2000;
+pub const SERVER_REWRITE: Phases = 0x8000;
+pub const PRECONTENT: Phases = 0x0002_0000;
 /// Before there is a worker: no request, no phase that `ngx.get_phase` would have to ask for.
 pub const INIT: Phases = 0;
 
 /// Phases in which code may wait.
-pub const MAY_WAIT: Phases = REWRITE | ACCESS | CONTENT;
+pub const MAY_WAIT: Phases = SERVER_REWRITE | REWRITE | ACCESS | PRECONTENT | CONTENT;
 /// Phases in which the reply is not made yet.
 pub const BEFORE_REPLY: Phases = MAY_WAIT | SET;
 /// Phases that have a request.
-pub const WITH_REQUEST: Phases = SET | REWRITE | ACCESS | CONTENT | LOG | HEADER_FILTER;
+pub const WITH_REQUEST: Phases = SET | MAY_WAIT | LOG | HEADER_FILTER | BODY_FILTER;
 
 /// The phase as messages name it.
 pub fn name(phase: Phases) -> &'static str {
@@ -29,6 +33,10 @@ pub fn name(phase: Phases) -> &'static str {
         CONTENT => "content_by_lua*",
         LOG => "log_by_lua*",
         HEADER_FILTER => "header_filter_by_lua*",
+        BODY_FILTER => "body_filter_by_lua*",
+        SERVER_REWRITE => "server_rewrite_by_lua*",
+        PRECONTENT => "precontent_by_lua*",
+        EXIT_WORKER => "exit_worker_by_lua*",
         INIT_WORKER => "init_worker_by_lua*",
         _ => "init_by_lua*",
     }

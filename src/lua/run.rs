@@ -1,6 +1,7 @@
 //! What a phase does with its code: it runs, waits, and decides how the request goes on.
 
-use super::conf::{Loc, NoCode, Script};
+use super::body_filter::{self, Piece};
+use super::conf::{self, Loc, Lua, NoCode, Script};
 use super::phase::{self, Phases};
 use super::vm::{self, Ask, Coroutine, Step, Value};
 use crate::event;
@@ -10,6 +11,7 @@ use crate::http::{
 };
 use crate::io::{Chunk, Slice};
 use crate::log;
+use crate::proto::h1::Version;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,6 +42,10 @@ pub struct Progress {
     pub is_over: bool,
     /// `ngx.req.set_uri(uri, true)`.
     pub jumps: bool,
+    /// The arguments of the `set_by_lua` that runs.
+    pub arguments: Vec<Vec<u8>>,
+    /// The piece of the body that a filter sees.
+    pub piece: Option<Piece>,
 }
 
 impl Drop for Progress {
@@ -70,7 +76,7 @@ impl Progress {
 }
 
 /// How code ended.
-enum Outcome {
+pub(super) enum Outcome {
     Done(Value),
     Exit(i32),
     Go(Verdict),
@@ -90,27 +96,33 @@ impl fmt::Display for Lines<'_> {
 
 /// Puts the location's code into its pipeline.
 pub fn install(loc: &Rc<Loc>, p: &mut Pipeline) {
-    for (script, at, phase) in [
-        (&loc.rewrite, Phase::Rewrite, phase::REWRITE),
-        (&loc.access, Phase::Access, phase::ACCESS),
+    let of = |at: usize| loc.scripts[at].clone();
+    for (at, stage, phase) in [
+        (conf::SERVER, Phase::ServerRewrite, phase::SERVER_REWRITE),
+        (conf::REWRITE, Phase::Rewrite, phase::REWRITE),
+        (conf::ACCESS, Phase::Access, phase::ACCESS),
+        (conf::PRECONTENT, Phase::PreContent, phase::PRECONTENT),
     ] {
-        if let Some(script) = script.clone() {
-            p.on_async(at, move |r| {
+        if let Some(script) = of(at) {
+            p.on_async(stage, move |r| {
                 let script = script.clone();
                 Box::pin(async move { handle(&script, r, phase).await })
             });
         }
     }
-    if let Some(script) = loc.content.clone() {
+    if let Some(script) = of(conf::CONTENT) {
         p.content(Handler::Async(Box::new(move |r| {
             let script = script.clone();
             Box::pin(async move { handle(&script, r, phase::CONTENT).await })
         })));
     }
-    if let Some(script) = loc.header.clone() {
+    if let Some(script) = of(conf::HEADER) {
         p.filter(move |r| filter_header(&script, r));
     }
-    if let Some(script) = loc.log.clone() {
+    if let Some(script) = of(conf::BODY) {
+        p.filter(move |r| body_filter::filter(&script, r));
+    }
+    if let Some(script) = of(conf::LOG) {
         p.log(move |r| drop(at_once(&script, r, phase::LOG)));
     }
 }
@@ -126,7 +138,8 @@ pub fn start(script: &Script, phase: Phases) -> Result<(), Vec<u8>> {
 }
 
 /// Runs `set_by_lua`: the value, or the status that ends the request.
-pub fn set(script: &Script, r: &mut Request) -> Result<Vec<u8>, u16> {
+pub fn set(script: &Script, arguments: Vec<Vec<u8>>, r: &mut Request) -> Result<Vec<u8>, u16> {
+    r.slots.of::<Progress>().arguments = arguments;
     match at_once(script, r, phase::SET) {
         Outcome::Failed => Err(500),
         Outcome::Done(value) => Ok(value.into_text()),
@@ -143,6 +156,14 @@ impl NoCode {
 }
 
 async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
+    if r.conf::<Lua>().needs_body
+        && let Err(outcome) = read_body(r).await
+    {
+        return match outcome {
+            Outcome::Go(verdict) => verdict,
+            _ => Verdict::Finish(500),
+        };
+    }
     let outcome = match begin(script, r, phase) {
         Ok(coroutine) => lead(coroutine, None, r, phase).await,
         Err(verdict) => return verdict,
@@ -241,7 +262,7 @@ async fn lead(
             }
             Step::Asks(asked) => {
                 let progress = r.slots.of::<Progress>();
-                if progress.is_flushed && progress.pipe.is_none() && may_begin(r) {
+                if progress.is_flushed && progress.pipe.is_none() && may_send(r) {
                     return Outcome::Sends(coroutine, asked);
                 }
                 ask = Some(asked);
@@ -281,15 +302,7 @@ async fn serve(r: &mut Request, ask: Ask) -> Result<Vec<Value>, Outcome> {
             }
             Ok(Vec::new())
         }
-        "body" => match r.keep_body().await {
-            Ok(()) => Ok(Vec::new()),
-            Err(fault) => {
-                if !fault.what.is_empty() {
-                    log::error!(&*r, "{}", fault.what);
-                }
-                Err(Outcome::Go(Verdict::Finish(fault.status)))
-            }
-        },
+        "body" => read_body(r).await.map(|()| Vec::new()),
         "exec" => {
             let (uri, args) = (text().unwrap_or_default(), text().unwrap_or_default());
             forget_output(r);
@@ -309,6 +322,21 @@ async fn serve(r: &mut Request, ask: Ask) -> Result<Vec<Value>, Outcome> {
         }
         other => unreachable!("boot.lua asks for nothing else: {other}"),
     }
+}
+
+async fn read_body(r: &mut Request) -> Result<(), Outcome> {
+    r.keep_body().await.map_err(|fault| {
+        if !fault.what.is_empty() {
+            log::error!(&*r, "{}", fault.what);
+        }
+        Outcome::Go(Verdict::Finish(fault.status))
+    })
+}
+
+/// Whether output can leave before it is whole.
+pub fn may_send(r: &Request) -> bool {
+    let is_old = r.head.version < Version::Http11 && !r.is_subrequest;
+    may_begin(r) || is_old && !r.reply.head_sent && !r.conf::<Lua>().http10_buffering
 }
 
 /// `ngx.location.capture`: status, body, whether it is cut off, and the fields as a flat list.
@@ -378,7 +406,7 @@ pub fn fields_of(r: &Request) -> Vec<Value> {
 }
 
 /// Runs code that may not wait.
-fn at_once(script: &Script, r: &mut Request, phase: Phases) -> Outcome {
+pub(super) fn at_once(script: &Script, r: &mut Request, phase: Phases) -> Outcome {
     let Ok(mut coroutine) = begin(script, r, phase) else { return Outcome::Failed };
     let what = phase::name(phase);
     match coroutine.resume(Some(r), phase, &[]) {
@@ -443,7 +471,7 @@ fn make_head(r: &mut Request) {
     if r.reply.status == 0 {
         r.reply.status = 200;
     }
-    if r.reply.content_type.is_none() {
+    if r.reply.content_type.is_none() && r.conf::<Lua>().default_type {
         let core = r.place.location.core.clone();
         r.reply.content_type = core.content_type_of(r);
     }

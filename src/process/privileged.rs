@@ -141,6 +141,7 @@ impl Privileged {
 
     fn exit(&self) -> ! {
         log::notice!("exiting");
+        self.cycle.services.iter().for_each(|service| service.end());
         self.cycle.services.iter().for_each(|service| service.flush_logs());
         log::notice!("exit");
         std::process::exit(0)

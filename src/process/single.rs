@@ -52,6 +52,7 @@ impl Single {
             self.leaving.retain(|cycle| !is_drained(cycle));
             let _ = self.cycle.listening.borrow_mut().close_retired(std::time::Instant::now());
         }
+        self.cycle.services.iter().for_each(|service| service.end());
         self.cycle.services.iter().for_each(|service| service.flush_logs());
         pid_file::remove(&self.cycle.core.pid);
         log::notice!("exit");

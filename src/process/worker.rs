@@ -154,6 +154,7 @@ impl Worker {
 
     fn exit(&self) -> ! {
         log::notice!("exiting");
+        self.cycle.services.iter().for_each(|service| service.end());
         self.cycle.services.iter().for_each(|service| service.flush_logs());
         log::notice!("exit");
         std::process::exit(0)

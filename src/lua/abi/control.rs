@@ -44,8 +44,8 @@ export! {
     }
 
     fn ngx_http_lua_ffi_set_resp_status(_r: R, status: c_int) -> c_int {
-        answer(BEFORE_REPLY | HEADER_FILTER, |r| {
-            if r.slots.of::<Progress>().has_said {
+        answer(WITH_REQUEST, |r| {
+            if r.slots.of::<Progress>().has_said || r.reply.head_sent {
                 log::error!(&*r, "attempt to set ngx.status after sending out response headers");
                 return super::DECLINED;
             }

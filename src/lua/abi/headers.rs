@@ -3,6 +3,7 @@
 use super::{DECLINED, ERROR, Message, OK, R, Str, answer, bytes, export, give, put};
 use crate::http::{Fields, Request};
 use crate::log;
+use crate::lua::conf::Lua;
 use crate::lua::phase::{BEFORE_REPLY, HEADER_FILTER, WITH_REQUEST};
 use crate::lua::run::Progress;
 use crate::proto::header::HeaderId;
@@ -27,8 +28,8 @@ export! {
         let key = bytes(key, key_len);
         let values = given(is_nil, (value, value_len), (values, values_len));
         put(message, c"no memory".as_ptr());
-        answer(BEFORE_REPLY | HEADER_FILTER, |r| {
-            if r.slots.of::<Progress>().has_said {
+        answer(WITH_REQUEST, |r| {
+            if r.slots.of::<Progress>().has_said || r.reply.head_sent {
                 let key = log::Raw(key);
                 log::error!(
                     &*r,
@@ -36,8 +37,7 @@ export! {
                 );
                 return DECLINED;
             }
-            let name: Vec<u8> =
-                key.iter().map(|b| if *b == b'_' { b'-' } else { *b }).collect();
+            let name = dashed(r, key);
             set_reply_field(r, &escaped(&name), values, replaces != 0)
         })
     }
@@ -47,9 +47,9 @@ export! {
         message: Message,
     ) -> c_int {
         put(message, c"no memory".as_ptr());
-        let name = bytes(key, key_len).iter().map(|b| if *b == b'_' { b'-' } else { *b });
-        let name: Vec<u8> = name.collect();
+        let key = bytes(key, key_len);
         answer(WITH_REQUEST, |r| {
+            let name = dashed(r, key);
             let values = reply_values(r, &name);
             let values = &values[..values.len().min(out_max.max(0) as usize)];
             let (start, _) = give(values.concat());
@@ -109,6 +109,12 @@ export! {
             set_request_field(r, &escaped(key), &values, replaces != 0)
         })
     }
+}
+
+/// The name of a reply's field as code writes it: `content_type`.
+fn dashed(r: &Request, key: &[u8]) -> Vec<u8> {
+    let dash = if r.conf::<Lua>().underscores { b'-' } else { b'_' };
+    key.iter().map(|b| if *b == b'_' { dash } else { *b }).collect()
 }
 
 /// `-1` is the default, 0 is no limit.

@@ -13,6 +13,7 @@ mod dict;
 mod hash;
 mod headers;
 mod output;
+mod param;
 mod regex;
 mod request;
 mod socket;
@@ -116,7 +117,13 @@ fn boot(stack: &mut Stack, main: &Main) -> Result<(), Vec<u8>> {
 
 /// The C functions, as `boot.lua` gets them.
 fn all_functions() -> Vec<(&'static str, lua_CFunction)> {
-    let groups = [control::FUNCTIONS, dict::FUNCTIONS, output::FUNCTIONS, request::FUNCTIONS];
+    let groups = [
+        control::FUNCTIONS,
+        dict::FUNCTIONS,
+        output::FUNCTIONS,
+        param::FUNCTIONS,
+        request::FUNCTIONS,
+    ];
     groups.concat()
 }
 

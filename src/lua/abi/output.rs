@@ -5,9 +5,8 @@
 use super::{functions, in_phase};
 use crate::http::pipe::{KEPT_MAX, MUCH, Pipe};
 use crate::lua::phase::MAY_WAIT;
-use crate::lua::run::Progress;
+use crate::lua::run::{self, Progress};
 use crate::lua::vm::{Stack, Value};
-use crate::proto::h1::Version;
 use mlua_sys::{LUA_TBOOLEAN, LUA_TLIGHTUSERDATA, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE};
 use std::ffi::c_int;
 
@@ -71,7 +70,7 @@ fn refuse(stack: &mut Stack, why: &[u8]) -> Result<c_int, Vec<u8>> {
 
 fn flush(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let refused = in_phase(MAY_WAIT, |r| {
-        let is_kept = r.head.version < Version::Http11 || r.is_subrequest;
+        let is_kept = !r.reply.head_sent && !run::may_send(r);
         let progress = r.slots.of::<Progress>();
         match progress {
             _ if !progress.has_said => Some(b"nothing to flush".as_slice()),

@@ -1,4 +1,4 @@
-//! `ngx.var`, and the value of `set_by_lua`.
+//! `ngx.var`.
 
 use super::{DECLINED, ERROR, Message, OK, R, bytes, export, give, put, with_main};
 use crate::http::variable::NotAssigned;
@@ -58,14 +58,6 @@ export! {
         };
         super::put_message(says.as_bytes(), message, message_len);
         ERROR
-    }
-
-    fn ngx_http_lua_ffi_get_setby_param(
-        _r: R, _index: c_int, value: *mut *mut u8, len: *mut usize,
-    ) {
-        // A block has no arguments.
-        put(value, std::ptr::null_mut());
-        put(len, 0);
     }
 }
 
