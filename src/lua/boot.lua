@@ -68,7 +68,10 @@ local function pass(co, ok, first, ...)
 end
 local function resume(co, ...) return pass(co, raw_resume(co, ...)) end
 local function yield(...)
-  if select("#", ...) == 0 and c.is_leaving() then return raw_yield(WAIT, "exit") end
+  if select("#", ...) == 0 then
+    if c.is_about_to_wait() then return raw_yield(WAIT) end
+    if c.is_leaving() then return raw_yield(WAIT, "exit") end
+  end
   return raw_yield(...)
 end
 local function results(ok, ...)

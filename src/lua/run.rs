@@ -3,7 +3,7 @@
 use super::body_filter::{self, Piece};
 use super::conf::{self, Loc, Lua, NoCode, Script};
 use super::phase::{self, Phases};
-use super::vm::{self, Ask, Coroutine, Step, Value};
+use super::vm::{self, Ask, Coroutine, Operation, Step, Value};
 use crate::event;
 use crate::http::pipe::{KEPT_MAX, Pipe, may_begin};
 use crate::http::{
@@ -13,6 +13,7 @@ use crate::io::{Chunk, Slice};
 use crate::log;
 use crate::proto::h1::Version;
 use std::fmt;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -82,7 +83,13 @@ pub(super) enum Outcome {
     Go(Verdict),
     Failed,
     /// It has not: it waits for this, and what it said so far is to be sent meanwhile.
-    Sends(Coroutine, Ask),
+    Sends(Coroutine, Want),
+}
+
+/// What a coroutine waits for.
+enum Want {
+    Ask(Ask),
+    Operation(Box<dyn Operation>),
 }
 
 /// A message with its traceback, whose lines the log keeps.
@@ -133,7 +140,9 @@ pub fn start(script: &Script, phase: Phases) -> Result<(), Vec<u8>> {
     match Coroutine::new(&code)?.resume(None, phase, &[]) {
         Step::Done(_) => Ok(()),
         Step::Failed(_, message) => Err(message),
-        Step::Asks(_) | Step::Yielded => Err(b"attempt to yield across C-call boundary".to_vec()),
+        Step::Asks(_) | Step::Waits(_) | Step::Yielded => {
+            Err(b"attempt to yield across C-call boundary".to_vec())
+        }
     }
 }
 
@@ -172,7 +181,7 @@ async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
     progress.exit = None;
     let has_said = progress.has_said;
     match outcome {
-        Outcome::Sends(coroutine, ask) => send_on(coroutine, ask, r, phase),
+        Outcome::Sends(coroutine, want) => send_on(coroutine, want, r, phase),
         Outcome::Go(verdict) => verdict,
         Outcome::Failed => {
             forget_output(r);
@@ -216,7 +225,7 @@ fn begin(script: &Script, r: &mut Request, phase: Phases) -> Result<Coroutine, V
 }
 
 /// The reply begins with what was said so far; the code goes on while it is sent.
-fn send_on(coroutine: Coroutine, ask: Ask, r: &mut Request, phase: Phases) -> Verdict {
+fn send_on(coroutine: Coroutine, want: Want, r: &mut Request, phase: Phases) -> Verdict {
     let pipe = Pipe::default();
     r.slots.of::<Progress>().pipe = Some(pipe.clone());
     make_head(r);
@@ -224,7 +233,7 @@ fn send_on(coroutine: Coroutine, ask: Ask, r: &mut Request, phase: Phases) -> Ve
     r.reply.rest = Some(Box::new(move |r| {
         Box::pin(async move {
             r.slots.of::<Progress>().send();
-            let outcome = lead(coroutine, Some(ask), r, phase).await;
+            let outcome = lead(coroutine, Some(want), r, phase).await;
             let progress = r.slots.of::<Progress>();
             progress.send();
             progress.is_over = true;
@@ -234,40 +243,44 @@ fn send_on(coroutine: Coroutine, ask: Ask, r: &mut Request, phase: Phases) -> Ve
     Verdict::Reply
 }
 
-/// Runs a coroutine, which waits for `ask` if there is one, to its end.
+/// Runs a coroutine, which waits for `want` if there is something, to its end.
 async fn lead(
     mut coroutine: Coroutine,
-    mut ask: Option<Ask>,
+    mut want: Option<Want>,
     r: &mut Request,
     phase: Phases,
 ) -> Outcome {
-    let mut answer = Vec::new();
     loop {
-        if let Some(ask) = ask.take() {
-            match serve(r, ask).await {
-                Ok(values) => answer = values,
-                Err(outcome) => return outcome,
+        let step = match want.take() {
+            None => coroutine.resume(Some(r), phase, &[]),
+            Some(Want::Operation(mut operation)) => {
+                poll_fn(|cx| operation.poll(cx)).await;
+                coroutine.resume_after(Some(r), phase, &mut *operation)
             }
-        }
-        match coroutine.resume(Some(r), phase, &answer) {
+            Some(Want::Ask(ask)) => match serve(r, ask).await {
+                Ok(values) => coroutine.resume(Some(r), phase, &values),
+                Err(outcome) => return outcome,
+            },
+        };
+        let wanted = match step {
             Step::Done(value) => return Outcome::Done(value),
             Step::Yielded => {
                 event::yield_now().await;
-                answer = Vec::new();
+                continue;
             }
             Step::Failed(kind, message) => {
                 let message = Lines(&message);
                 log::error!(&*r, "lua entry thread aborted: {kind}: {message}");
                 return Outcome::Failed;
             }
-            Step::Asks(asked) => {
-                let progress = r.slots.of::<Progress>();
-                if progress.is_flushed && progress.pipe.is_none() && may_send(r) {
-                    return Outcome::Sends(coroutine, asked);
-                }
-                ask = Some(asked);
-            }
+            Step::Waits(operation) => Want::Operation(operation),
+            Step::Asks(ask) => Want::Ask(ask),
+        };
+        let progress = r.slots.of::<Progress>();
+        if progress.is_flushed && progress.pipe.is_none() && may_send(r) {
+            return Outcome::Sends(coroutine, wanted);
         }
+        want = Some(wanted);
     }
 }
 
@@ -421,7 +434,7 @@ pub(super) fn at_once(script: &Script, r: &mut Request, phase: Phases) -> Outcom
             log::error!(&*r, "failed to run {what}: {}", Lines(&message));
             Outcome::Failed
         }
-        Step::Asks(_) | Step::Yielded => {
+        Step::Asks(_) | Step::Waits(_) | Step::Yielded => {
             log::error!(&*r, "failed to run {what}: attempt to yield across C-call boundary");
             Outcome::Failed
         }

@@ -1,8 +1,9 @@
 //! The Lua VM of this process: its coroutines, and whose request is running.
 //!
-//! A coroutine that has to wait yields [`WAIT`] with the name of what it wants ([`Ask`]); whoever
-//! drives it resumes it with the [`Value`]s of the answer. Coroutines that ended well are used
-//! again.
+//! A coroutine that has to wait yields [`WAIT`]: alone if what it waits for was left by
+//! [`Stack::wait_for`] (an [`Operation`], which needs no request), else with the name of what it
+//! wants ([`Ask`]); whoever drives it resumes it with the results. Coroutines that ended well are
+//! used again.
 //!
 //! **Invariant:** no error of Lua's passes through a Rust frame. Code runs only under
 //! `lua_resume` and `lua_pcall`; the API that Rust calls could fail for want of memory or of
@@ -19,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use std::task::{Context, Poll};
 
 /// Coroutines that are kept for the next request.
 const IDLE_MAX: usize = 256;
@@ -37,6 +39,27 @@ thread_local! {
     /// Rust code that uses Lua's API is running: no error may pass through its frames.
     static IN_RUST: Cell<bool> = const { Cell::new(true) };
     static TURN: Cell<Turn> = const { Cell::new(Turn { request: None, phase: phase::INIT }) };
+    /// What the running coroutine will wait for as soon as it yields.
+    static PENDING: RefCell<Option<Box<dyn Operation>>> = const { RefCell::new(None) };
+}
+
+/// What a C function gives that left an operation: it has no results yet.
+const WAITS: c_int = c_int::MIN;
+/// Most results of an operation.
+const RESULTS_MAX: usize = 8;
+
+unsafe extern "C-unwind" {
+    /// LuaJIT's, which mlua-sys does not name.
+    fn lua_isyieldable(state: *mut lua_State) -> c_int;
+}
+
+/// Something that takes time and needs no request. Dropped before it is ready, it is given up.
+pub trait Operation {
+    /// Ready when there are results.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Pushes the results: how many. Called once, when it is ready.
+    fn finish(&mut self, stack: &mut Stack) -> c_int;
 }
 
 /// Whose code runs, and where in its life.
@@ -168,12 +191,13 @@ pub struct Ask {
 }
 
 /// Where a coroutine stands after it was resumed.
-#[derive(Debug)]
 pub enum Step {
     /// It returned this first of all.
     Done(Value),
     /// It wants something.
     Asks(Ask),
+    /// It waits for this, whose results [`Coroutine::resume_after`] takes.
+    Waits(Box<dyn Operation>),
     /// It merely gave way.
     Yielded,
     /// It failed: how, and the message with its traceback.
@@ -340,18 +364,47 @@ impl Coroutine {
         phase: Phases,
         answer: &[Value],
     ) -> Step {
-        let state = self.thread.as_ref().expect("it is there until it is dropped").state;
-        let mut stack = Stack(state);
+        let mut stack = Stack(self.state());
         if !stack.has_room(answer.len() + 1) {
             return Step::Failed("runtime error", b"stack overflow".to_vec());
         }
         answer.iter().for_each(|value| stack.push(value));
+        self.go(request, phase, answer.len() as c_int)
+    }
+
+    /// The same with the results of what it waited for, which is ready.
+    pub fn resume_after(
+        &mut self,
+        request: Option<&mut Request>,
+        phase: Phases,
+        done: &mut dyn Operation,
+    ) -> Step {
+        let mut stack = Stack(self.state());
+        if !stack.has_room(RESULTS_MAX) {
+            return Step::Failed("runtime error", b"stack overflow".to_vec());
+        }
+        let count = done.finish(&mut stack);
+        debug_assert!(count as usize <= RESULTS_MAX);
+        self.go(request, phase, count)
+    }
+
+    fn state(&self) -> *mut lua_State {
+        self.thread.as_ref().expect("it is there until it is dropped").state
+    }
+
+    fn go(&mut self, request: Option<&mut Request>, phase: Phases, count: c_int) -> Step {
+        let state = self.state();
+        let mut stack = Stack(state);
         let turn = Turn { request: request.map(NonNull::from), phase };
         let entered = (Back::entering(turn), Shown::of(turn));
         let runs = Runs::lua();
-        // SAFETY: the stack holds the function or is that of a yield, and the answer above it.
-        let status = unsafe { lua_resume_(state, answer.len() as c_int) };
+        // SAFETY: the stack holds the function or is that of a yield, and the results above it.
+        let status = unsafe { lua_resume_(state, count) };
         drop((runs, entered));
+        if status != LUA_YIELD {
+            // What was never waited for is given up.
+            drop(PENDING.take());
+        }
         if self.vm.memory.was_refused.take() {
             // What hit the limit is garbage mostly, and Lua does not look for it by itself then.
             // SAFETY: the main state is valid; errors of finalizers stay in there.
@@ -439,6 +492,16 @@ impl Stack {
         let mut stack = Stack(state);
         let runs = Runs::rust();
         let message = match catch_unwind(AssertUnwindSafe(|| body(&mut stack))) {
+            Ok(Ok(WAITS)) => {
+                drop(runs);
+                // SAFETY: the state is that of the C function whose last act this is; nothing
+                // here has to be dropped any more.
+                return unsafe {
+                    lua_settop(state, 0);
+                    lua_pushlightuserdata(state, wait_marker());
+                    lua_yield(state, 1)
+                };
+            }
             Ok(Ok(count)) => return count,
             Ok(Err(message)) => message,
             Err(_) => b"internal error".to_vec(),
@@ -453,6 +516,22 @@ impl Stack {
             drop(runs);
             lua_error(state)
         }
+    }
+
+    /// Makes the coroutine wait for `operation`, whose results become those of the C function:
+    /// what a body returns that has nothing else to do.
+    pub fn wait_for(&mut self, operation: Box<dyn Operation>) -> Result<c_int, Vec<u8>> {
+        // SAFETY: the state is valid; this only looks.
+        if unsafe { lua_isyieldable(self.0) } == 0 {
+            return Err(b"attempt to yield across C-call boundary".to_vec());
+        }
+        wait_soon(operation);
+        Ok(WAITS)
+    }
+
+    /// The state, for functions of `abi`.
+    pub fn state(&mut self) -> *mut lua_State {
+        self.0
     }
 
     /// How many values there are.
@@ -661,11 +740,15 @@ impl Stack {
 
     /// Takes off what a yield passed.
     fn take_yield(&mut self) -> Step {
-        let is_for_driver = self.top() >= 2 && self.kind(1) == LUA_TLIGHTUSERDATA && {
+        let is_for_driver = self.top() >= 1 && self.kind(1) == LUA_TLIGHTUSERDATA && {
             // SAFETY: the type was checked.
             unsafe { lua_touserdata(self.0, 1) == wait_marker() }
         };
         let step = match is_for_driver {
+            true if self.top() == 1 => match PENDING.take() {
+                Some(operation) => Step::Waits(operation),
+                None => Step::Yielded,
+            },
             true => {
                 let what = String::from_utf8_lossy(self.text(2).unwrap_or_default()).into_owned();
                 let args = (3..=self.top()).map(|at| self.value(at)).collect();
@@ -693,6 +776,18 @@ impl Stack {
         out.extend_from_slice(trace);
         out
     }
+}
+
+/// Leaves what the running coroutine will wait for when it yields next, which it is told by an
+/// ffi function to do.
+pub fn wait_soon(operation: Box<dyn Operation>) {
+    // What was left before and never waited for is given up.
+    drop(PENDING.replace(Some(operation)));
+}
+
+/// Whether the running coroutine should yield to wait.
+pub fn is_about_to_wait() -> bool {
+    PENDING.with_borrow(Option::is_some)
 }
 
 fn wait_marker() -> *mut c_void {

@@ -97,6 +97,11 @@ functions! {
         stack.push(&Value::Bool(is_leaving.unwrap_or_default()));
         Ok(1)
     };
+    // Whether an ffi function left something to wait for.
+    is_about_to_wait => |stack| {
+        stack.push(&Value::Bool(vm::is_about_to_wait()));
+        Ok(1)
+    };
     // Whether the running code may wait: the message if it may not.
     may_wait => |stack| {
         in_phase(MAY_WAIT, |_| ())?;
