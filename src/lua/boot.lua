@@ -112,13 +112,7 @@ local function sender(send)
 end
 ngx.flush, ngx.eof, ngx.send_headers = sender(c.flush), sender(c.eof), sender(c.send_headers)
 
-function ngx.sleep(seconds)
-  local n = tonumber(seconds)
-  if not n then error("bad argument #1 to 'sleep' (number expected, got " .. type(seconds) .. ")", 2) end
-  if n < 0 then error("invalid sleep duration \"" .. n .. "\"", 2) end
-  c.may_wait()
-  wait("sleep", n)
-end
+ngx.sleep = c.sleep
 
 local function encode_args(args)
   if type(args) ~= "table" then

@@ -16,6 +16,7 @@ mod abi;
 mod block;
 mod body_filter;
 pub mod conf;
+mod memory;
 mod phase;
 mod run;
 mod vm;

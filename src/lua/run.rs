@@ -15,7 +15,6 @@ use crate::proto::h1::Version;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// How deep `ngx.location.capture` may nest.
 const DEPTH_MAX: u8 = 50;
@@ -87,7 +86,7 @@ pub(super) enum Outcome {
 }
 
 /// What a coroutine waits for.
-enum Want {
+pub(super) enum Want {
     Ask(Ask),
     Operation(Box<dyn Operation>),
 }
@@ -294,12 +293,6 @@ async fn serve(r: &mut Request, ask: Ask) -> Result<Vec<Value>, Outcome> {
     };
     match ask.what.as_str() {
         "exit" => Err(Outcome::Exit(r.slots.of::<Progress>().exit.take().unwrap_or_default())),
-        "sleep" => {
-            let seconds = text().and_then(|n| String::from_utf8(n).ok()?.parse::<f64>().ok());
-            let time = Duration::try_from_secs_f64(seconds.unwrap_or_default());
-            event::sleep(time.unwrap_or_default()).await;
-            Ok(Vec::new())
-        }
         "flush" => {
             let waits = text().is_some();
             let progress = r.slots.of::<Progress>();

@@ -9,10 +9,10 @@
 //! `lua_resume` and `lua_pcall`; the API that Rust calls could fail for want of memory or of
 //! stack: memory is always given then (see [`Memory`]), and room is asked for first.
 
+use super::memory::{Memory, Runs, allocate};
 use super::phase::{self, Phases};
 use crate::http::Request;
 use mlua_sys::*;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fmt;
@@ -36,8 +36,6 @@ static WAIT: u8 = 0;
 
 thread_local! {
     static VM: RefCell<Option<Rc<Vm>>> = const { RefCell::new(None) };
-    /// Rust code that uses Lua's API is running: no error may pass through its frames.
-    static IN_RUST: Cell<bool> = const { Cell::new(true) };
     static TURN: Cell<Turn> = const { Cell::new(Turn { request: None, phase: phase::INIT }) };
     /// What the running coroutine will wait for as soon as it yields.
     static PENDING: RefCell<Option<Box<dyn Operation>>> = const { RefCell::new(None) };
@@ -75,80 +73,6 @@ pub struct Vm {
     state: *mut lua_State,
     idle: RefCell<Vec<Thread>>,
     memory: Box<Memory>,
-}
-
-/// What the VM's allocator knows. Where Lua runs, more than `limit` is refused, and Lua raises
-/// "not enough memory"; where Rust uses its API, memory is always given, as an error must not
-/// pass through Rust's frames: the limit counts again when Lua goes on.
-struct Memory {
-    used: Cell<usize>,
-    /// Bytes; `usize::MAX` is no limit.
-    limit: usize,
-    /// The limit was hit.
-    was_refused: Cell<bool>,
-}
-
-/// What LuaJIT expects of memory.
-const ALIGN: usize = 16;
-
-/// Lua's allocator.
-///
-/// # Safety
-/// Lua's contract: `data` is null or came from here with the size `old`.
-unsafe extern "C" fn allocate(
-    memory: *mut c_void,
-    data: *mut c_void,
-    old: usize,
-    new: usize,
-) -> *mut c_void {
-    // SAFETY: the record lives as long as the state.
-    let memory = unsafe { &*memory.cast::<Memory>() };
-    let layout = |bytes| Layout::from_size_align(bytes, ALIGN).ok();
-    let old = if data.is_null() { 0 } else { old };
-    let others = memory.used.get() - old;
-    if new > old && new > memory.limit.saturating_sub(others) && !IN_RUST.get() {
-        memory.was_refused.set(true);
-        return ptr::null_mut();
-    }
-    // SAFETY: a block is given back with the size that it was given with, which Lua knows.
-    let block: *mut c_void = unsafe {
-        match (old, new) {
-            (0, 0) => ptr::null_mut(),
-            (0, _) => layout(new).map_or(ptr::null_mut(), |layout| alloc(layout).cast()),
-            (_, 0) => {
-                dealloc(data.cast(), layout(old).expect("it was given"));
-                ptr::null_mut()
-            }
-            _ if layout(new).is_none() => ptr::null_mut(),
-            _ => realloc(data.cast(), layout(old).expect("it was given"), new).cast(),
-        }
-    };
-    if block.is_null() && new > 0 {
-        if IN_RUST.get() {
-            handle_alloc_error(layout(new).unwrap_or(Layout::new::<u8>()));
-        }
-        return block;
-    }
-    memory.used.set(others + new);
-    block
-}
-
-/// Says who runs until it is dropped: Lua, whose errors Lua catches, or Rust.
-struct Runs(bool);
-
-impl Runs {
-    fn rust() -> Runs {
-        Runs(IN_RUST.replace(true))
-    }
-    fn lua() -> Runs {
-        Runs(IN_RUST.replace(false))
-    }
-}
-
-impl Drop for Runs {
-    fn drop(&mut self) {
-        IN_RUST.set(self.0);
-    }
 }
 
 /// A coroutine's stack, and what keeps it from being collected.
@@ -224,8 +148,7 @@ impl Vm {
     ///
     /// Errors: there is no memory.
     pub fn new(limit: Option<usize>) -> Result<Rc<Vm>, Vec<u8>> {
-        let limit = limit.unwrap_or(usize::MAX);
-        let memory = Box::new(Memory { used: Cell::new(0), limit, was_refused: Cell::new(false) });
+        let memory = Box::new(Memory::new(limit));
         let record = (&raw const *memory).cast_mut().cast();
         // SAFETY: the record lives as long as the state, which is closed first; the libraries run
         // in a state that was just made.
@@ -254,7 +177,7 @@ impl Vm {
 
     /// Bytes that it holds.
     pub fn bytes(&self) -> usize {
-        self.memory.used.get()
+        self.memory.used()
     }
 }
 
@@ -405,7 +328,7 @@ impl Coroutine {
             // What was never waited for is given up.
             drop(PENDING.take());
         }
-        if self.vm.memory.was_refused.take() {
+        if self.vm.memory.was_refused() {
             // What hit the limit is garbage mostly, and Lua does not look for it by itself then.
             // SAFETY: the main state is valid; errors of finalizers stay in there.
             unsafe { lua_gc(self.vm.state, LUA_GCCOLLECT, 0) };
@@ -530,6 +453,7 @@ impl Stack {
     }
 
     /// The state, for functions of `abi`.
+    #[allow(dead_code)]
     pub fn state(&mut self) -> *mut lua_State {
         self.0
     }

@@ -103,11 +103,7 @@ functions! {
         Ok(1)
     };
     // Whether the running code may wait: the message if it may not.
-    may_wait => |stack| {
-        in_phase(MAY_WAIT, |_| ())?;
-        let _ = stack;
-        Ok(0)
-    };
+    may_wait => |_| super::may_wait().map(|()| 0);
     // Fails if the head of the reply is made already.
     before_head => |stack| {
         let what = need_text(stack, 1)?;

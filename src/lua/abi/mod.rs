@@ -123,8 +123,18 @@ fn all_functions() -> Vec<(&'static str, lua_CFunction)> {
         output::FUNCTIONS,
         param::FUNCTIONS,
         request::FUNCTIONS,
+        time::FUNCTIONS,
     ];
     groups.concat()
+}
+
+/// Whether the phase lets code wait.
+fn may_wait() -> Result<(), Vec<u8>> {
+    let phase = vm::current_phase();
+    match phase & phase::MAY_WAIT {
+        0 => Err(format!("API disabled in the context of {}", phase::name(phase)).into_bytes()),
+        _ => Ok(()),
+    }
 }
 
 /// Runs `f` for the request if its phase is one of `phases`.

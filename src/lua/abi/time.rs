@@ -1,9 +1,13 @@
 //! The time of the worker's turn, and its spellings.
 
-use super::{bytes, export, put};
+use super::{bytes, export, functions, put};
+use crate::event::Deadline;
+use crate::lua::vm::{Operation, Stack};
 use crate::proto::date;
 use crate::sys::time::{self, Calendar};
 use std::ffi::{c_int, c_long};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 export! {
     fn ngx_http_lua_ffi_now() -> f64 {
@@ -59,6 +63,34 @@ export! {
 
     fn ngx_http_lua_ffi_parse_http_time(text: *const u8, len: usize, at: *mut c_long) {
         put(at, date::parse(bytes(text, len)).unwrap_or(-1));
+    }
+}
+
+functions! {
+    sleep => sleep;
+}
+
+/// `ngx.sleep(seconds)`
+fn sleep(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
+    let found = stack.kind_name(1);
+    let seconds = stack.number(1).ok_or_else(|| {
+        format!("bad argument #1 to 'sleep' (number expected, got {found})").into_bytes()
+    })?;
+    let time = Duration::try_from_secs_f64(seconds)
+        .map_err(|_| format!("invalid sleep duration \"{seconds}\"").into_bytes())?;
+    super::may_wait()?;
+    stack.wait_for(Box::new(Sleep(Deadline::after(time))))
+}
+
+struct Sleep(Deadline);
+
+impl Operation for Sleep {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll(cx)
+    }
+
+    fn finish(&mut self, _: &mut Stack) -> c_int {
+        0
     }
 }
 
