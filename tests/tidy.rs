@@ -20,7 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("upstream", &["sys", "log", "conf", "event", "io", "tls", "shm", "proto"]),
     ("http", &["sys", "log", "conf", "event", "io", "tls", "proto", "shm", "upstream"]),
     ("agent", &["sys", "log", "conf", "event", "io", "proto", "shm", "http"]),
-    ("lua", &["sys", "log", "conf", "event", "io", "proto", "shm", "http"]),
+    ("lua", &["sys", "log", "conf", "event", "io", "tls", "proto", "shm", "upstream", "http"]),
     ("modules", &["conf", "event", "io", "log", "tls", "upstream", "http", "lua"]),
     (
         "cycle",

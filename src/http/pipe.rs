@@ -32,6 +32,8 @@ struct State {
     chunks: VecDeque<Slice>,
     bytes: usize,
     end: End,
+    /// Somebody has pulled all there was, so that the head is on its way.
+    is_drained: bool,
     /// Nobody pulls any more.
     is_left: bool,
     puller: Option<Waker>,
@@ -94,11 +96,12 @@ impl Pipe {
         self.0.borrow().bytes
     }
 
-    /// Waits until at most `bytes` are left on their way, or the client has left.
+    /// Waits until at most `bytes` are left on their way and the head with them, or the client has
+    /// left.
     pub async fn sinks_to(&self, bytes: usize) {
         poll_fn(|cx| {
             let mut state = self.0.borrow_mut();
-            if state.is_above(bytes) {
+            if state.is_above(bytes) || !(state.is_drained || state.is_left) {
                 state.pusher = Some(cx.waker().clone());
                 return Poll::Pending;
             }
@@ -148,6 +151,8 @@ impl Pull for Pulled {
             End::Broken => Poll::Ready(Err(Fault::own(""))),
             End::Open => {
                 state.puller = Some(cx.waker().clone());
+                state.is_drained = true;
+                state.wake_pusher();
                 Poll::Pending
             }
         }

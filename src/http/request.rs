@@ -119,6 +119,12 @@ pub trait Interim {
     /// Sends a 103 with `fields`, or as much as the client takes now; the rest leaves before the
     /// reply does.
     fn send_hints(&self, fields: &Fields, cx: &mut Context<'_>);
+
+    /// Takes what was read of the connection behind the request's head, for who takes the whole
+    /// connection.
+    fn take_ahead(&self) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 /// One request on its way.
@@ -321,6 +327,41 @@ impl Request {
             0 => status::CLIENT_CLOSED,
             code => code,
         }
+    }
+}
+
+/// What the log says of a request, for who speaks of it without having it.
+#[derive(Clone)]
+pub struct About {
+    log: Option<log::Log>,
+    client: Rc<Client>,
+    head: Rc<Head>,
+    server: Rc<Server>,
+}
+
+impl Request {
+    /// What the log says of it, as things stand.
+    pub fn about(&self) -> About {
+        About {
+            log: log::Context::log(self),
+            client: self.client.clone(),
+            head: self.head.clone(),
+            server: self.place.server.clone(),
+        }
+    }
+}
+
+impl log::Context for About {
+    fn log(&self) -> Option<log::Log> {
+        self.log.clone()
+    }
+
+    fn connection(&self) -> u64 {
+        self.client.serial
+    }
+
+    fn describe(&self, line: &mut log::Line) {
+        self.head.describe(&self.client, &self.server, None, line);
     }
 }
 

@@ -338,9 +338,7 @@ fn begin(
     };
     let mut r =
         Request::new(http.clone(), client.clone(), Rc::new(head), server, body, tally, keep_alive);
-    if is_new {
-        r.interim = Some(wire.clone());
-    }
+    r.interim = Some(wire.clone());
     Ending::of(r)
 }
 
@@ -473,6 +471,10 @@ impl Wire {
 }
 
 impl Interim for Wire {
+    fn take_ahead(&self) -> Vec<u8> {
+        Wire::take_ahead(self)
+    }
+
     fn send_hints(&self, fields: &Fields, cx: &mut Context<'_>) {
         let mut owed = self.owed.borrow_mut();
         owed.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");

@@ -1,4 +1,4 @@
-//! UDP, for the resolver.
+//! UDP, and unix datagrams.
 
 use std::future::poll_fn;
 use std::io;
@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use super::stream::is_wait;
 use crate::event::{Direction, Source, Trigger};
-use crate::sys::socket;
+use crate::sys::socket::{self, Address};
 
-/// A UDP socket that talks to one peer.
+/// A datagram socket that talks to one peer.
 pub struct Datagram {
     source: Source,
     fd: OwnedFd,
@@ -20,6 +20,23 @@ impl Datagram {
     pub fn connect(to: SocketAddr) -> io::Result<Datagram> {
         let fd = socket::connect_datagram(to)?;
         Ok(Datagram { source: Source::new(fd.as_fd(), Trigger::Edge)?, fd })
+    }
+
+    /// A socket to any kind of address. `bind`: the local one; a unix socket gets one by itself,
+    /// so that it can be answered.
+    pub fn connect_to(to: &Address, bind: Option<&Address>) -> io::Result<Datagram> {
+        let fd = socket::connect_datagram_to(to, bind)?;
+        Ok(Datagram { source: Source::new(fd.as_fd(), Trigger::Edge)?, fd })
+    }
+
+    /// Sends one datagram now, or says `WouldBlock`.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(self.fd.as_fd(), bytes, false)
+    }
+
+    /// Receives one datagram, when there is one; what does not fit is lost.
+    pub fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.attempt(cx, Direction::Read, || socket::receive(self.fd.as_fd(), buf))
     }
 
     /// Sends one datagram, when there is room.

@@ -289,10 +289,34 @@ if #dicts > 0 then
   end
 end
 
--- lua-resty-core adds its methods to those of sockets, of which there are none yet.
-local registry = debug.getregistry()
-for _, name in ipairs { "__tcp_cosocket_mt", "__tcp_req_cosocket_mt", "__tcp_raw_req_cosocket_mt" } do
-  registry[name] = registry[name] or {}
+-- Sockets. lua-resty-core adds its methods to these.
+do
+  local registry = debug.getregistry()
+  local function class(name, prefix, methods)
+    local mt = {}
+    for method in methods:gmatch("%w+") do mt[method] = c[prefix .. method] end
+    mt.__index = mt
+    if name then registry[name] = mt end
+    return mt
+  end
+  local reads = "receive receiveany receiveuntil settimeout settimeouts "
+  c.socket_setup(
+    class("__tcp_cosocket_mt", "tcp_", reads .. "bind connect send close getreusedtimes setkeepalive"),
+    class("__tcp_req_cosocket_mt", "tcp_", reads),
+    class("__tcp_raw_req_cosocket_mt", "tcp_", reads .. "send"),
+    class(nil, "udp_", "bind setpeername send receive settimeout close")
+  )
+  local connect = [[local sock = ngx.socket.tcp()
+    local ok, err = sock:connect(...)
+    if ok then return sock else return nil, err end]]
+  ngx.socket = {
+    tcp = c.tcp_new, stream = c.tcp_new, udp = c.udp_new,
+    connect = assert(loadstring(connect, "=ngx.socket.connect")),
+  }
+  function ngx.req.socket(...)
+    if (...) and c.has_said() then ngx.flush(true) end
+    return c.req_socket(...)
+  end
 end
 
 -- lua-resty-core insists on the version that it was made for.

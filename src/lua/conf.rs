@@ -1,5 +1,6 @@
 //! The directives of Lua, and what a process does at its start.
 
+use super::socket::{RawSettings, Settings};
 use super::vm::{self, Code, Vm};
 use super::{abi, block, phase, run};
 use crate::conf::*;
@@ -52,6 +53,21 @@ impl HttpModule for Lua {
     ];
     #[rustfmt::skip]
     const LOC: &'static [Directive<RawLoc>] = &[
+        d("lua_socket_connect_timeout",   ANY_CODE, msec(|c| &mut c.socket.connect_timeout)),
+        d("lua_socket_send_timeout",      ANY_CODE, msec(|c| &mut c.socket.send_timeout)),
+        d("lua_socket_read_timeout",      ANY_CODE, msec(|c| &mut c.socket.read_timeout)),
+        d("lua_socket_keepalive_timeout", ANY_CODE, msec(|c| &mut c.socket.keepalive_timeout)),
+        d("lua_socket_buffer_size",       ANY_CODE, size(|c| &mut c.socket.buffer_size)),
+        d("lua_socket_pool_size",         ANY_CODE, num(0, 1 << 20, |c| &mut c.socket.pool_size)),
+        d("lua_socket_send_lowat",        ANY_CODE, size(|c| &mut c.socket.send_lowat)),
+        d("lua_socket_log_errors",        ANY_CODE, flag(|c| &mut c.socket.log_errors)),
+        d("lua_ssl_protocols",            ANY_HTTP, call(at_least(1), |c, r| c.socket.ssl.protocols(r))),
+        d("lua_ssl_ciphers",              ANY_HTTP, text(|c| &mut c.socket.ssl.ciphers)),
+        d("lua_ssl_verify_depth",         ANY_HTTP, num(0, i32::MAX as i64, |c| &mut c.socket.ssl.verify_depth)),
+        d("lua_ssl_trusted_certificate",  ANY_HTTP, text(|c| &mut c.socket.ssl.trusted_certificate)),
+        d("lua_ssl_crl",                  ANY_HTTP, text(|c| &mut c.socket.ssl.crl)),
+        d("lua_ssl_certificate",          ANY_HTTP, text(|c| &mut c.socket.ssl.certificate)),
+        d("lua_ssl_certificate_key",      ANY_HTTP, text(|c| &mut c.socket.ssl.certificate_key)),
         d("lua_need_request_body",      ANY_CODE, flag(|c| &mut c.needs_body)),
         d("lua_http10_buffering",       ANY_CODE, flag(|c| &mut c.http10_buffering)),
         d("lua_use_default_type",       ANY_CODE, flag(|c| &mut c.default_type)),
@@ -104,6 +120,7 @@ impl HttpModule for Lua {
             http10_buffering: raw.http10_buffering.unwrap_or(up.http10_buffering),
             default_type: raw.default_type.unwrap_or(up.default_type),
             underscores: raw.underscores.unwrap_or(up.underscores),
+            socket: Settings::merge(raw.socket, &up.socket, m)?,
         })
     }
 
@@ -192,6 +209,7 @@ pub struct RawLoc {
     http10_buffering: Option<bool>,
     default_type: Option<bool>,
     underscores: Option<bool>,
+    socket: RawSettings,
 }
 
 impl RawLoc {
@@ -211,6 +229,8 @@ pub struct Loc {
     pub(super) default_type: bool,
     /// `lua_transform_underscores_in_response_headers`
     pub(super) underscores: bool,
+    /// `lua_socket_…` and `lua_ssl_…`
+    pub(super) socket: Rc<Settings>,
 }
 
 impl Default for Loc {
@@ -221,6 +241,7 @@ impl Default for Loc {
             http10_buffering: true,
             default_type: true,
             underscores: true,
+            socket: Rc::default(),
         }
     }
 }

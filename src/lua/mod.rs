@@ -1,8 +1,9 @@
 //! OpenResty's Lua in the worker: one VM per process, the request's coroutine led by its executor.
 //!
 //! Reading order: `conf` (the directives) · `block` (where a block of Lua ends) · `run` (what a
-//! phase does with its code) · `vm` (the VM, its coroutines, whose request is running) · `abi`
-//! (what Lua calls) · `boot.lua` (what is written in Lua itself) · `phase` (names and numbers).
+//! phase does with its code) · `vm` (the VM, its coroutines, whose request is running) · `socket`
+//! (cosockets) · `abi` (what Lua calls) · `boot.lua` (what is written in Lua itself) · `phase`
+//! (names and numbers).
 //!
 //! lua-resty-core, unmodified, is the larger part of the API: it is found by `lua_package_path`
 //! and calls the functions `ngx_http_lua_ffi_*` that the executable exports. The rest of `ngx` are
@@ -19,4 +20,5 @@ pub mod conf;
 mod memory;
 mod phase;
 mod run;
+mod socket;
 mod vm;

@@ -3,6 +3,7 @@
 use super::body_filter::{self, Piece};
 use super::conf::{self, Loc, Lua, NoCode, Script};
 use super::phase::{self, Phases};
+use super::socket;
 use super::vm::{self, Ask, Coroutine, Operation, Step, Value};
 use crate::event;
 use crate::http::pipe::{KEPT_MAX, Pipe, may_begin};
@@ -176,6 +177,9 @@ async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
         Ok(coroutine) => lead(coroutine, None, r, phase).await,
         Err(verdict) => return verdict,
     };
+    if socket::is_raw(r) && !matches!(outcome, Outcome::Sends(..)) {
+        return end_raw(r).await;
+    }
     let progress = r.slots.of::<Progress>();
     progress.exit = None;
     let has_said = progress.has_said;
@@ -194,6 +198,17 @@ async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
         _ if std::mem::take(&mut r.slots.of::<Progress>().jumps) => Verdict::Relocate,
         _ => Verdict::Decline,
     }
+}
+
+/// The code had the client's connection: there is no reply.
+async fn end_raw(r: &mut Request) -> Verdict {
+    socket::linger(r).await;
+    forget_output(r);
+    if r.reply.status == 0 {
+        r.reply.status = 200;
+    }
+    r.reply.is_dropped = true;
+    Verdict::Reply
 }
 
 /// The coroutine of a phase, or how the request ends without one.
@@ -236,7 +251,12 @@ fn send_on(coroutine: Coroutine, want: Want, r: &mut Request, phase: Phases) -> 
             let progress = r.slots.of::<Progress>();
             progress.send();
             progress.is_over = true;
-            pipe.close(!matches!(outcome, Outcome::Failed));
+            let is_raw = socket::is_raw(r);
+            match is_raw {
+                true => socket::linger(r).await,
+                false => socket::give_back(r),
+            }
+            pipe.close(!is_raw && !matches!(outcome, Outcome::Failed));
         })
     }));
     Verdict::Reply
@@ -464,6 +484,7 @@ fn forget_output(r: &mut Request) {
 
 /// What was said is the reply.
 fn reply(r: &mut Request) -> Verdict {
+    socket::give_back(r);
     let output = std::mem::take(&mut r.slots.of::<Progress>().output);
     forget_output(r);
     make_head(r);

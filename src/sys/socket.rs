@@ -183,6 +183,22 @@ pub fn connect_datagram(to: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// A datagram socket connected to `to`, from `bind` if given. A unix socket is bound to a name of
+/// the kernel's choice otherwise.
+pub fn connect_datagram_to(to: &Address, bind: Option<&Address>) -> io::Result<OwnedFd> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(to.domain(), kind, None)?;
+    match bind {
+        Some(bind) => socket.bind(&bind.to_os()?)?,
+        None if to.is_unix() => {
+            nix::sys::socket::bind(socket.as_raw_fd(), &nix::sys::socket::UnixAddr::new_unnamed())?;
+        }
+        None => {}
+    }
+    socket.connect(&to.to_os()?)?;
+    Ok(socket.into())
+}
+
 /// A pending error of the socket, taken away (`SO_ERROR`).
 pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
     match SockRef::from(&fd).take_error()? {
@@ -297,6 +313,44 @@ pub fn set_buffers(
     let socket = SockRef::from(&fd);
     send.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes))?;
     receive.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))
+}
+
+/// A number that a socket has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    KeepAlive,
+    ReuseAddress,
+    NoDelay,
+    SendBuffer,
+    ReceiveBuffer,
+    KeepAliveInterval,
+    KeepAliveCount,
+}
+
+impl Setting {
+    fn level_and_name(self) -> (libc::c_int, libc::c_int) {
+        match self {
+            Setting::KeepAlive => (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+            Setting::ReuseAddress => (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+            Setting::NoDelay => (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+            Setting::SendBuffer => (libc::SOL_SOCKET, libc::SO_SNDBUF),
+            Setting::ReceiveBuffer => (libc::SOL_SOCKET, libc::SO_RCVBUF),
+            Setting::KeepAliveInterval => (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+            Setting::KeepAliveCount => (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+        }
+    }
+}
+
+/// What the kernel says of a setting.
+pub fn setting(fd: BorrowedFd<'_>, which: Setting) -> io::Result<i32> {
+    let (level, name) = which.level_and_name();
+    get_option(fd, level, name)
+}
+
+/// Changes a setting.
+pub fn set_setting(fd: BorrowedFd<'_>, which: Setting, value: i32) -> io::Result<()> {
+    let (level, name) = which.level_and_name();
+    set_option(fd, level, name, value)
 }
 
 /// `so_keepalive=`: probing of idle connections. `None` leaves a value to the kernel.

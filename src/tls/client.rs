@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::client::{ClientSessionStore, ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
@@ -125,6 +125,19 @@ impl Client {
             trust: self.trust.clone(),
             sends_name: self.sends_name,
             reuses_sessions: self.reuses_sessions,
+            peers: RefCell::default(),
+        }
+    }
+
+    /// The same client with sessions of somebody else's keeping.
+    pub fn with_sessions(&self, sessions: &Arc<dyn ClientSessionStore>) -> Self {
+        let mut base = self.base.clone();
+        base.resumption = Resumption::store(sessions.clone());
+        Self {
+            base,
+            trust: self.trust.clone(),
+            sends_name: self.sends_name,
+            reuses_sessions: false,
             peers: RefCell::default(),
         }
     }

@@ -71,6 +71,11 @@ impl TlsSession {
     pub fn info(&self) -> &Rc<TlsInfo> {
         &self.info
     }
+
+    /// What the peer showed, its own certificate first.
+    pub fn peer_certificates(&self) -> &[rustls::pki_types::CertificateDer<'static>] {
+        self.channel.peer_certificates()
+    }
 }
 
 impl Session for TlsSession {

@@ -15,7 +15,7 @@ mod dns;
 pub mod h2;
 mod logs;
 pub mod lua;
-mod ports;
+pub mod ports;
 pub mod procs;
 mod site;
 mod talk;

@@ -3,7 +3,7 @@
 use super::rules::Rules;
 use crate::http::{Fields, Request};
 use crate::log;
-use crate::proto::h1::ReplyHead;
+use crate::proto::h1::{ReplyHead, Version};
 use crate::proto::header::HeaderId;
 use std::task::Context;
 
@@ -17,7 +17,9 @@ pub fn pass_on(
     fits: bool,
     cx: &mut Context<'_>,
 ) {
-    let Some(interim) = &r.interim else { return };
+    let Some(interim) = r.interim.as_ref().filter(|_| r.head.version >= Version::Http11) else {
+        return;
+    };
     if !fits {
         return log::info!(r, "upstream sent too big early hints");
     }

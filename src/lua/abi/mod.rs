@@ -9,7 +9,9 @@
 //! **Invariant:** no panic leaves a function of this folder.
 
 mod control;
+mod certificate;
 mod dict;
+mod handle;
 mod hash;
 mod headers;
 mod output;
@@ -17,6 +19,8 @@ mod param;
 mod regex;
 mod request;
 mod socket;
+mod socket_ffi;
+mod socket_udp;
 mod text;
 mod time;
 mod variables;
@@ -124,6 +128,8 @@ fn all_functions() -> Vec<(&'static str, lua_CFunction)> {
         param::FUNCTIONS,
         request::FUNCTIONS,
         time::FUNCTIONS,
+        socket::FUNCTIONS,
+        socket_udp::FUNCTIONS,
     ];
     groups.concat()
 }

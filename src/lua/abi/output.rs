@@ -3,10 +3,13 @@
 //! `boot.lua` lets the code wait where these functions say so; see [`crate::http::pipe`].
 
 use super::{functions, in_phase};
+use crate::http::Request;
 use crate::http::pipe::{KEPT_MAX, MUCH, Pipe};
 use crate::lua::phase::MAY_WAIT;
 use crate::lua::run::{self, Progress};
-use crate::lua::vm::{Stack, Value};
+use crate::lua::socket::Refused;
+use crate::lua::vm::{self, Stack, Value};
+use crate::proto::h1::Version;
 use mlua_sys::{LUA_TBOOLEAN, LUA_TLIGHTUSERDATA, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE};
 use std::ffi::c_int;
 
@@ -21,6 +24,11 @@ functions! {
     flush => flush;
     eof => |stack| finish(stack, |progress| progress.is_over = true);
     send_headers => |stack| finish(stack, |_| ());
+    has_said => |stack| {
+        let has_said = vm::with_request(|r| r.slots.of::<Progress>().has_said);
+        stack.push(&Value::Bool(has_said.unwrap_or_default()));
+        Ok(1)
+    };
 }
 
 fn say(stack: &mut Stack, end: &[u8]) -> Result<c_int, Vec<u8>> {
@@ -60,6 +68,17 @@ fn say(stack: &mut Stack, end: &[u8]) -> Result<c_int, Vec<u8>> {
     stack.push(&Value::Number(1.0));
     stack.push(&Value::Bool(is_much));
     Ok(2)
+}
+
+/// Whether code may take the client's connection: nothing of what was said is still on its way.
+pub fn may_take_connection(r: &mut Request) -> Result<(), Refused> {
+    let is_old = r.head.version < Version::Http11;
+    let progress = r.slots.of::<Progress>();
+    match progress.has_said {
+        true if is_old => Err(Refused::Says("http 1.0 buffering")),
+        true if progress.unsent() > 0 => Err(Refused::Says("pending data to write")),
+        _ => Ok(()),
+    }
 }
 
 fn refuse(stack: &mut Stack, why: &[u8]) -> Result<c_int, Vec<u8>> {

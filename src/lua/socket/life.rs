@@ -1,0 +1,191 @@
+//! To whom a socket belongs: a request, or what runs without one.
+
+use super::settings::Settings;
+use crate::http::Request;
+use crate::http::request::About;
+use crate::log;
+use crate::lua::conf::Lua;
+use crate::lua::vm;
+use crate::upstream::resolver::{self, Resolver};
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+/// Sockets of one life after which those that are gone are forgotten.
+const SOCKETS_BEFORE_SWEEP: usize = 32;
+
+thread_local! {
+    /// Whose code runs, if it is no request's.
+    static APART: RefCell<Option<Rc<Life>>> = const { RefCell::new(None) };
+}
+
+/// Something that ends with its owner.
+pub trait Mortal {
+    /// Closes it, whoever still holds it.
+    fn end(&self);
+}
+
+/// The owner of sockets. When it is dropped they are closed.
+pub struct Life {
+    sockets: RefCell<Vec<Weak<dyn Mortal>>>,
+    about: Option<About>,
+    /// What is true where it began; a request looks where it is now.
+    around: Around,
+}
+
+/// What the place of running code says about sockets.
+#[derive(Clone)]
+pub struct Around {
+    pub settings: Rc<Settings>,
+    pub resolver: Option<Rc<Resolver>>,
+    pub resolver_timeout: Duration,
+    /// `tcp_nodelay`
+    pub nodelay: bool,
+}
+
+impl Default for Around {
+    fn default() -> Around {
+        Around {
+            settings: Rc::default(),
+            resolver: None,
+            resolver_timeout: resolver::TIMEOUT,
+            nodelay: true,
+        }
+    }
+}
+
+impl Around {
+    /// What is true where `r` is.
+    pub fn of(r: &Request) -> Around {
+        let core = &r.place.location.core;
+        Around {
+            settings: r.conf::<Lua>().socket.clone(),
+            resolver: core.resolver.clone(),
+            resolver_timeout: core.resolver_timeout,
+            nodelay: core.tcp_nodelay,
+        }
+    }
+
+    /// What is true where code runs now.
+    pub fn current() -> Around {
+        vm::with_request(|r| Around::of(r)).unwrap_or_else(|| {
+            let around = APART.with_borrow(|life| life.as_ref().map(|life| life.around.clone()));
+            around.unwrap_or_default()
+        })
+    }
+}
+
+/// The life of a request, in its slots.
+#[derive(Default)]
+struct Held(Option<Rc<Life>>);
+
+#[allow(dead_code, reason = "what runs without a request, timers, takes it from here")]
+impl Life {
+    /// A life without a request (a timer's), with what is true where code runs now.
+    pub fn apart() -> Rc<Life> {
+        Life::new(None, Around::current())
+    }
+
+    /// Calls `f` as code of this life: what a timer does around each resume.
+    pub fn with<T>(self: &Rc<Life>, f: impl FnOnce() -> T) -> T {
+        let before = APART.replace(Some(self.clone()));
+        let result = f();
+        APART.set(before);
+        result
+    }
+}
+
+impl Life {
+    fn new(about: Option<About>, around: Around) -> Rc<Life> {
+        Rc::new(Life { sockets: RefCell::default(), about, around })
+    }
+
+    /// That of the code that runs now; `None` if sockets would belong to nobody.
+    pub fn current() -> Option<Rc<Life>> {
+        let of_request = vm::with_request(|r| {
+            if let Some(Held(Some(life))) = r.slots.get::<Held>() {
+                return life.clone();
+            }
+            let life = Life::new(Some(r.about()), Around::of(r));
+            r.slots.of::<Held>().0 = Some(life.clone());
+            life
+        });
+        of_request.or_else(|| APART.with_borrow(Clone::clone))
+    }
+
+    /// Takes a socket in.
+    pub fn adopt(&self, socket: Weak<dyn Mortal>) {
+        let mut sockets = self.sockets.borrow_mut();
+        if sockets.len() >= SOCKETS_BEFORE_SWEEP && sockets.len() == sockets.capacity() {
+            sockets.retain(|socket| socket.strong_count() > 0);
+        }
+        sockets.push(socket);
+    }
+
+    /// Who speaks in the log.
+    pub fn speaker(&self) -> Speaker {
+        Speaker { about: self.about.clone(), upstream: RefCell::default() }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        for socket in self.sockets.take() {
+            if let Some(socket) = socket.upgrade() {
+                socket.end();
+            }
+        }
+    }
+}
+
+/// A socket's voice in the log.
+pub struct Speaker {
+    about: Option<About>,
+    /// `host:port(address)`, once it is known.
+    pub upstream: RefCell<String>,
+}
+
+impl Speaker {
+    /// The request that it belongs to, without the socket.
+    pub fn request(&self) -> Alone<'_> {
+        Alone(self)
+    }
+}
+
+impl log::Context for Speaker {
+    fn log(&self) -> Option<log::Log> {
+        self.about.as_ref().and_then(log::Context::log)
+    }
+
+    fn connection(&self) -> u64 {
+        self.about.as_ref().map_or(0, log::Context::connection)
+    }
+
+    fn describe(&self, line: &mut log::Line) {
+        let upstream = self.upstream.borrow();
+        if !upstream.is_empty() {
+            line.push(b", upstream: ");
+            line.push(upstream.as_bytes());
+        }
+        self.request().describe(line);
+    }
+}
+
+/// A speaker that does not name its peer.
+pub struct Alone<'a>(&'a Speaker);
+
+impl log::Context for Alone<'_> {
+    fn log(&self) -> Option<log::Log> {
+        self.0.log()
+    }
+
+    fn connection(&self) -> u64 {
+        self.0.connection()
+    }
+
+    fn describe(&self, line: &mut log::Line) {
+        if let Some(about) = &self.0.about {
+            about.describe(line);
+        }
+    }
+}
