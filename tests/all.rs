@@ -33,6 +33,8 @@ mod lua_phases;
 mod lua_socket;
 mod lua_socket_client;
 mod lua_socket_tls;
+mod lua_thread;
+mod lua_timer;
 mod lua_vm;
 mod main_context;
 mod map_geo;

@@ -3,7 +3,7 @@
 //! `http`, `stream` and `agent` each hand a [`Service`] to `cycle`; `process` calls it. The order
 //! of a worker's life is: [`Service::start`] → turns of the loop → [`Service::quit`] → turns
 //! until [`Service::is_drained`], or [`Service::cut`] when the operator's patience is over → exit.
-use super::ListenSpec;
+use super::{ListenSpec, Notify};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -90,6 +90,8 @@ thread_local! {
     static SEAT: Cell<usize> = const { Cell::new(0) };
     static WORKERS: Cell<usize> = const { Cell::new(1) };
     static ENDING: Cell<bool> = const { Cell::new(false) };
+    static END: Rc<Notify> = Rc::default();
+    static HELD: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The number of this worker, from 0: its own part of what all workers share.
@@ -112,6 +114,35 @@ pub fn workers() -> usize {
 /// Called when the process takes no more work.
 pub fn begin_to_end() {
     ENDING.set(true);
+    END.with(|end| end.notify_all());
+}
+
+/// Waits until the process takes no more work.
+pub async fn ending() {
+    while !is_ending() {
+        END.with(Rc::clone).notified().await;
+    }
+}
+
+/// Work that a process finishes before it ends, while the guard lives.
+#[derive(Debug)]
+pub struct Held(());
+
+/// See [`Held`].
+pub fn hold() -> Held {
+    HELD.set(HELD.get() + 1);
+    Held(())
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.set(HELD.get() - 1);
+    }
+}
+
+/// How much of it there is.
+pub fn held() -> usize {
+    HELD.get()
 }
 
 /// Whether the process takes no more work.

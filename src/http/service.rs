@@ -58,7 +58,8 @@ impl Service for HttpService {
     }
 
     fn is_drained(&self) -> bool {
-        self.acceptors.borrow().iter().all(Acceptor::is_closed) && self.life.connections() == 0
+        let is_idle = self.life.connections() == 0 && event::held() == 0;
+        is_idle && self.acceptors.borrow().iter().all(Acceptor::is_closed)
     }
 
     fn cut(&self) {

@@ -113,6 +113,11 @@ end
 ngx.flush, ngx.eof, ngx.send_headers = sender(c.flush), sender(c.eof), sender(c.send_headers)
 
 ngx.sleep = c.sleep
+ngx.thread = { spawn = c.spawn, wait = c.wait_thread, kill = c.kill }
+ngx.timer = {
+  at = c.timer_at, every = c.timer_every,
+  running_count = c.timers_running, pending_count = c.timers_pending,
+}
 
 local function encode_args(args)
   if type(args) ~= "table" then

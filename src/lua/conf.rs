@@ -23,6 +23,9 @@ const DICT_MIN_BYTES: u64 = 8191;
 /// `lua_regex_cache_max_entries` by default.
 const REGEX_CACHE_ENTRIES: i64 = 1024;
 
+const MAX_PENDING_TIMERS: i64 = 1024;
+const MAX_RUNNING_TIMERS: i64 = 256;
+
 /// OpenResty's Lua.
 pub struct Lua;
 
@@ -41,6 +44,8 @@ impl HttpModule for Lua {
         d("lua_shared_dict",          HTTP, call(exactly(2), Main::shared_dict)),
         d("lua_code_cache",           HTTP, call(exactly(1), |_, r| code_cache(r))),
         d("lua_regex_cache_max_entries", HTTP, num(0, 1 << 30, |c| &mut c.regex_cache_entries)),
+        d("lua_max_pending_timers",   HTTP, num(0, 1 << 30, |c| &mut c.max_pending_timers)),
+        d("lua_max_running_timers",   HTTP, num(0, 1 << 30, |c| &mut c.max_running_timers)),
         d("lua_vm_memory_limit",      HTTP, size(|c| &mut c.memory_limit)),
         d("init_by_lua",              HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.init))),
         d("init_by_lua_block",        HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.init))),
@@ -182,6 +187,8 @@ pub struct Main {
     pub(super) vm: OnceCell<Rc<Vm>>,
     regex_cache_entries: Option<i64>,
     memory_limit: Option<u64>,
+    max_pending_timers: Option<i64>,
+    max_running_timers: Option<i64>,
     init: Option<Rc<Script>>,
     worker: Option<Rc<Script>>,
     exit: Option<Rc<Script>>,
@@ -277,6 +284,16 @@ impl Main {
     /// `lua_regex_cache_max_entries`
     pub(super) fn regex_cache_entries(&self) -> u32 {
         self.regex_cache_entries.unwrap_or(REGEX_CACHE_ENTRIES) as u32
+    }
+
+    /// `lua_max_pending_timers`
+    pub(super) fn max_pending_timers(&self) -> usize {
+        self.max_pending_timers.unwrap_or(MAX_PENDING_TIMERS) as usize
+    }
+
+    /// `lua_max_running_timers`
+    pub(super) fn max_running_timers(&self) -> usize {
+        self.max_running_timers.unwrap_or(MAX_RUNNING_TIMERS) as usize
     }
 
     fn has_code(&self) -> bool {

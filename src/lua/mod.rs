@@ -1,24 +1,30 @@
 //! OpenResty's Lua in the worker: one VM per process, the request's coroutine led by its executor.
 //!
 //! Reading order: `conf` (the directives) · `block` (where a block of Lua ends) · `run` (what a
-//! phase does with its code) · `vm` (the VM, its coroutines, whose request is running) · `socket`
-//! (cosockets) · `abi` (what Lua calls) · `boot.lua` (what is written in Lua itself) · `phase`
+//! phase does with its code) · `crew` (light threads) · `timer`, `semaphore`, `body_filter`,
+//! `socket` (cosockets) · `vm` and `coroutine` (the VM, its code's runs, whose request is running)
+//! · `memory` · `abi` (what Lua calls) · `boot.lua` (what is written in Lua itself) · `phase`
 //! (names and numbers).
 //!
 //! lua-resty-core, unmodified, is the larger part of the API: it is found by `lua_package_path`
 //! and calls the functions `ngx_http_lua_ffi_*` that the executable exports. The rest of `ngx` are
 //! C functions of `abi` and Lua of `boot.lua`.
 //!
-//! **Invariant:** `unsafe` stands in `vm` and `abi` only. Lua holds the request by a pointer that
-//! is never followed: what a call works on is the request whose code runs now, or none. No panic
-//! crosses into Lua, and no error of Lua is raised over a frame that has something to drop.
+//! **Invariant:** `unsafe` stands in `vm`, `coroutine`, `memory` and `abi` only. Lua holds the
+//! request by a pointer that is never followed: what a call works on is the request whose code runs
+//! now, or none. No panic crosses into Lua, and no error of Lua is raised over a frame that has
+//! something to drop.
 
 mod abi;
 mod block;
 mod body_filter;
 pub mod conf;
+mod coroutine;
+mod crew;
 mod memory;
 mod phase;
 mod run;
 mod socket;
+mod semaphore;
+mod timer;
 mod vm;

@@ -10,6 +10,7 @@ pub const CONTENT: Phases = 0x0008;
 pub const LOG: Phases = 0x0010;
 pub const HEADER_FILTER: Phases = 0x0020;
 pub const BODY_FILTER: Phases = 0x0040;
+pub const TIMER: Phases = 0x0080;
 pub const INIT_WORKER: Phases = 0x0100;
 pub const EXIT_WORKER: Phases = 0x2000;
 pub const SERVER_REWRITE: Phases = 0x8000;
@@ -17,8 +18,10 @@ pub const PRECONTENT: Phases = 0x0002_0000;
 /// Before there is a worker: no request, no phase that `ngx.get_phase` would have to ask for.
 pub const INIT: Phases = 0;
 
-/// Phases in which code may wait.
+/// Phases of a request in which code may wait.
 pub const MAY_WAIT: Phases = SERVER_REWRITE | REWRITE | ACCESS | PRECONTENT | CONTENT;
+/// All phases in which code may wait.
+pub const YIELDABLE: Phases = MAY_WAIT | TIMER;
 /// Phases in which the reply is not made yet.
 pub const BEFORE_REPLY: Phases = MAY_WAIT | SET;
 /// Phases that have a request.
@@ -34,6 +37,7 @@ pub fn name(phase: Phases) -> &'static str {
         LOG => "log_by_lua*",
         HEADER_FILTER => "header_filter_by_lua*",
         BODY_FILTER => "body_filter_by_lua*",
+        TIMER => "ngx.timer",
         SERVER_REWRITE => "server_rewrite_by_lua*",
         PRECONTENT => "precontent_by_lua*",
         EXIT_WORKER => "exit_worker_by_lua*",

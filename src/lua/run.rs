@@ -2,20 +2,24 @@
 
 use super::body_filter::{self, Piece};
 use super::conf::{self, Loc, Lua, NoCode, Script};
+use super::coroutine::Coroutine;
+use super::crew::Crew;
 use super::phase::{self, Phases};
 use super::socket;
-use super::vm::{self, Ask, Coroutine, Operation, Step, Value};
+use super::vm::{self, Ask, Operation, Stack, Step, Value};
 use crate::event;
 use crate::http::pipe::{KEPT_MAX, Pipe, may_begin};
 use crate::http::{
-    Body, Filtered, Handler, Phase, Pipeline, Request, Verdict, rewrite, subrequest,
+    Body, Filtered, Handler, LocalBoxFuture, Phase, Pipeline, Request, Verdict, rewrite, subrequest,
 };
 use crate::io::{Chunk, Slice};
 use crate::log;
 use crate::proto::h1::Version;
+use std::ffi::c_int;
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 /// How deep `ngx.location.capture` may nest.
 const DEPTH_MAX: u8 = 50;
@@ -33,8 +37,10 @@ pub struct Progress {
     pub exit: Option<i32>,
     /// What was said and not sent yet.
     pub output: Vec<u8>,
-    /// Where output goes once the head is on its way.
+    /// Where output goes that is to leave before the code ends.
     pub pipe: Option<Pipe>,
+    /// The head is on its way.
+    pub is_sending: bool,
     /// Something was said (be it nothing), or the headers were sent: the reply's head is fixed.
     pub has_said: bool,
     /// Output is to leave as soon as the code waits for something.
@@ -58,11 +64,14 @@ impl Drop for Progress {
 }
 
 impl Progress {
-    /// Hands what was said over to the connection, if its reply has begun.
-    fn send(&mut self) {
-        if let Some(pipe) = &self.pipe {
-            pipe.push(std::mem::take(&mut self.output));
+    /// Hands what was said over to the pipe, if there is one.
+    fn send(&mut self) -> Option<Pipe> {
+        let pipe = self.pipe.clone()?;
+        pipe.push(std::mem::take(&mut self.output));
+        if self.is_over {
+            pipe.close(true);
         }
+        Some(pipe)
     }
 
     /// The client has left: what is said is for nobody.
@@ -83,13 +92,7 @@ pub(super) enum Outcome {
     Go(Verdict),
     Failed,
     /// It has not: it waits for this, and what it said so far is to be sent meanwhile.
-    Sends(Coroutine, Want),
-}
-
-/// What a coroutine waits for.
-pub(super) enum Want {
-    Ask(Ask),
-    Operation(Box<dyn Operation>),
+    Sends(Rc<Crew>),
 }
 
 /// A message with its traceback, whose lines the log keeps.
@@ -174,7 +177,7 @@ async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
         };
     }
     let outcome = match begin(script, r, phase) {
-        Ok(coroutine) => lead(coroutine, None, r, phase).await,
+        Ok(coroutine) => lead(&Crew::of(coroutine), Some(&mut *r), phase).await,
         Err(verdict) => return verdict,
     };
     if socket::is_raw(r) && !matches!(outcome, Outcome::Sends(..)) {
@@ -184,7 +187,7 @@ async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
     progress.exit = None;
     let has_said = progress.has_said;
     match outcome {
-        Outcome::Sends(coroutine, want) => send_on(coroutine, want, r, phase),
+        Outcome::Sends(crew) => send_on(crew, r, phase),
         Outcome::Go(verdict) => verdict,
         Outcome::Failed => {
             forget_output(r);
@@ -239,17 +242,18 @@ fn begin(script: &Script, r: &mut Request, phase: Phases) -> Result<Coroutine, V
 }
 
 /// The reply begins with what was said so far; the code goes on while it is sent.
-fn send_on(coroutine: Coroutine, want: Want, r: &mut Request, phase: Phases) -> Verdict {
-    let pipe = Pipe::default();
-    r.slots.of::<Progress>().pipe = Some(pipe.clone());
+fn send_on(crew: Rc<Crew>, r: &mut Request, phase: Phases) -> Verdict {
+    let progress = r.slots.of::<Progress>();
+    progress.is_sending = true;
+    let pipe = progress.pipe.get_or_insert_default().clone();
     make_head(r);
     r.reply.body = pipe.body();
     r.reply.rest = Some(Box::new(move |r| {
         Box::pin(async move {
-            r.slots.of::<Progress>().send();
-            let outcome = lead(coroutine, Some(want), r, phase).await;
+            drop(r.slots.of::<Progress>().send());
+            let outcome = lead(&crew, Some(&mut *r), phase).await;
             let progress = r.slots.of::<Progress>();
-            progress.send();
+            drop(progress.send());
             progress.is_over = true;
             let is_raw = socket::is_raw(r);
             match is_raw {
@@ -262,49 +266,87 @@ fn send_on(coroutine: Coroutine, want: Want, r: &mut Request, phase: Phases) -> 
     Verdict::Reply
 }
 
-/// Runs a coroutine, which waits for `want` if there is something, to its end.
-async fn lead(
-    mut coroutine: Coroutine,
-    mut want: Option<Want>,
-    r: &mut Request,
-    phase: Phases,
-) -> Outcome {
+/// Leads a crew to its end: that of all its threads, or an exit, or its entry thread's failure.
+/// Without a request it is that of a timer.
+pub(super) async fn lead(crew: &Rc<Crew>, mut r: Option<&mut Request>, phase: Phases) -> Outcome {
+    let mut entry = Outcome::Done(Value::Nil);
     loop {
-        let step = match want.take() {
-            None => coroutine.resume(Some(r), phase, &[]),
-            Some(Want::Operation(mut operation)) => {
-                poll_fn(|cx| operation.poll(cx)).await;
-                coroutine.resume_after(Some(r), phase, &mut *operation)
+        let Some(mut turn) = crew.next() else {
+            if !crew.is_alive() {
+                return entry;
             }
-            Some(Want::Ask(ask)) => match serve(r, ask).await {
-                Ok(values) => coroutine.resume(Some(r), phase, &values),
-                Err(outcome) => return outcome,
-            },
+            poll_fn(|cx| crew.poll_ready(cx)).await;
+            continue;
         };
-        let wanted = match step {
-            Step::Done(value) => return Outcome::Done(value),
-            Step::Yielded => {
-                event::yield_now().await;
+        let step = crew.enter(|| match turn.done.as_deref_mut() {
+            None => turn.coroutine.resume(r.as_deref_mut(), phase, &[]),
+            Some(done) => turn.coroutine.resume_after(r.as_deref_mut(), phase, done),
+        });
+        let (number, coroutine) = (turn.number, turn.coroutine);
+        let operation = match step {
+            Step::Done(value) => {
+                if number == 0 {
+                    entry = Outcome::Done(value);
+                }
+                crew.ended(number, coroutine, true);
                 continue;
             }
             Step::Failed(kind, message) => {
+                let who = if number == 0 { "entry" } else { "user" };
                 let message = Lines(&message);
-                log::error!(&*r, "lua entry thread aborted: {kind}: {message}");
-                return Outcome::Failed;
+                let says = format_args!("lua {who} thread aborted: {kind}: {message}");
+                match r.as_deref() {
+                    Some(r) => log::error!(r, "{says}"),
+                    None => log::error!("{says}, context: ngx.timer"),
+                }
+                if number == 0 {
+                    crew.disband();
+                    return Outcome::Failed;
+                }
+                crew.ended(number, coroutine, false);
+                continue;
             }
-            Step::Waits(operation) => Want::Operation(operation),
-            Step::Asks(ask) => Want::Ask(ask),
+            Step::Yielded => {
+                crew.yielded(number, coroutine);
+                event::yield_now().await;
+                // Who waits is not forgotten while others give way to one another.
+                poll_fn(|cx| Poll::Ready(crew.poll_ready(cx).is_ready())).await;
+                continue;
+            }
+            Step::Waits(operation) => operation,
+            Step::Asks(ask) => match begin_asked(&mut r, ask).await {
+                Ok(operation) => operation,
+                Err(outcome) => {
+                    drop(coroutine);
+                    crew.disband();
+                    return outcome;
+                }
+            },
         };
-        let progress = r.slots.of::<Progress>();
-        if progress.is_flushed && progress.pipe.is_none() && may_send(r) {
-            return Outcome::Sends(coroutine, wanted);
+        crew.waits(number, coroutine, operation);
+        if let Some(r) = r.as_deref_mut()
+            && starts_to_send(r)
+        {
+            return Outcome::Sends(crew.clone());
         }
-        want = Some(wanted);
     }
 }
 
-/// Does what a coroutine waits for.
-async fn serve(r: &mut Request, ask: Ask) -> Result<Vec<Value>, Outcome> {
+/// Whether output is to leave, and nothing of it has yet.
+fn starts_to_send(r: &mut Request) -> bool {
+    let progress = r.slots.of::<Progress>();
+    progress.is_flushed && !progress.is_sending && may_send(r)
+}
+
+/// What a thread waits for that asked for something: some of it is done at once.
+async fn begin_asked(
+    r: &mut Option<&mut Request>,
+    ask: Ask,
+) -> Result<Box<dyn Operation>, Outcome> {
+    let Some(r) = r.as_deref_mut() else {
+        // All else was refused by its phase.
+        return Err(Outcome::Exit(0));
+    };
     let mut args = ask.args.into_iter();
     let mut text = || match args.next() {
         Some(Value::Text(text)) => Some(text),
@@ -315,20 +357,15 @@ async fn serve(r: &mut Request, ask: Ask) -> Result<Vec<Value>, Outcome> {
         "exit" => Err(Outcome::Exit(r.slots.of::<Progress>().exit.take().unwrap_or_default())),
         "flush" => {
             let waits = text().is_some();
+            let may_begin = may_send(r);
             let progress = r.slots.of::<Progress>();
-            progress.send();
-            if let Some(pipe) = progress.pipe.clone() {
-                if progress.is_over {
-                    pipe.close(true);
-                }
-                match waits {
-                    true => pipe.sinks_to(0).await,
-                    false => pipe.has_room().await,
-                }
+            if !progress.is_sending && !may_begin {
+                return Ok(Answer::now(Vec::new()));
             }
-            Ok(Vec::new())
+            progress.pipe.get_or_insert_default();
+            Ok(Answer::later(flushed(progress.send(), waits)))
         }
-        "body" => read_body(r).await.map(|()| Vec::new()),
+        "body" => read_body(r).await.map(|()| Answer::now(Vec::new())),
         "exec" => {
             let (uri, args) = (text().unwrap_or_default(), text().unwrap_or_default());
             forget_output(r);
@@ -344,9 +381,53 @@ async fn serve(r: &mut Request, ask: Ask) -> Result<Vec<Value>, Outcome> {
         }
         "capture" => {
             let (uri, query, method, body) = (text(), text(), text(), text());
-            Ok(capture(r, uri.unwrap_or_default(), query, method, body).await)
+            Ok(match subrequest(r, uri.unwrap_or_default(), query, method, body) {
+                Ok(sub) => Answer::later(capture(sub)),
+                Err(values) => Answer::now(values),
+            })
         }
         other => unreachable!("boot.lua asks for nothing else: {other}"),
+    }
+}
+
+/// Waits for output to leave.
+async fn flushed(pipe: Option<Pipe>, waits: bool) -> Vec<Value> {
+    match pipe {
+        Some(pipe) if waits => pipe.sinks_to(0).await,
+        Some(pipe) => pipe.has_room().await,
+        None => {}
+    }
+    Vec::new()
+}
+
+/// Values that come.
+struct Answer {
+    coming: Option<LocalBoxFuture<'static, Vec<Value>>>,
+    values: Vec<Value>,
+}
+
+impl Answer {
+    fn now(values: Vec<Value>) -> Box<dyn Operation> {
+        Box::new(Answer { coming: None, values })
+    }
+
+    fn later(coming: impl Future<Output = Vec<Value>> + 'static) -> Box<dyn Operation> {
+        Box::new(Answer { coming: Some(Box::pin(coming)), values: Vec::new() })
+    }
+}
+
+impl Operation for Answer {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(coming) = &mut self.coming {
+            self.values = ready!(coming.as_mut().poll(cx));
+            self.coming = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn finish(&mut self, stack: &mut Stack) -> c_int {
+        self.values.iter().for_each(|value| stack.push(value));
+        self.values.len() as c_int
     }
 }
 
@@ -365,23 +446,28 @@ pub fn may_send(r: &Request) -> bool {
     may_begin(r) || is_old && !r.reply.head_sent && !r.conf::<Lua>().http10_buffering
 }
 
-/// `ngx.location.capture`: status, body, whether it is cut off, and the fields as a flat list.
-async fn capture(
+/// The subrequest of `ngx.location.capture`, or what it gives if there is none.
+fn subrequest(
     r: &mut Request,
     uri: Vec<u8>,
     query: Option<Vec<u8>>,
     method: Option<Vec<u8>>,
     body: Option<Vec<u8>>,
-) -> Vec<Value> {
+) -> Result<Request, Vec<Value>> {
     if r.depth >= DEPTH_MAX {
         log::error!(&*r, "subrequests cycle while processing \"{}\"", log::Raw(&uri));
-        return vec![Value::Number(500.0), Value::Text(Vec::new()), Value::Bool(false)];
+        return Err(vec![Value::Number(500.0), Value::Text(Vec::new()), Value::Bool(false)]);
     }
     let mut sub = r.subrequest(uri, query.unwrap_or_default());
     if let Some(body) = body {
         sub.give_body(vec![Chunk::Mem(body.into())]);
     }
     sub.set_method(method.as_deref().unwrap_or(b"GET"));
+    Ok(sub)
+}
+
+/// Status, body, whether it is cut off, and the fields as a flat list.
+async fn capture(sub: Request) -> Vec<Value> {
     let mut sub = subrequest::fetch(sub).await;
     let mut text = Vec::new();
     let mut is_cut = sub.reply.is_dropped;

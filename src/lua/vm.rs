@@ -22,10 +22,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
-/// Coroutines that are kept for the next request.
-const IDLE_MAX: usize = 256;
 /// Nothing is loaded.
-const NO_REF: c_int = -2;
+pub(super) const NO_REF: c_int = -2;
 
 /// What Lua sees as the request that runs: `thread.exdata` in `boot.lua` reads it through ffi.
 #[unsafe(export_name = "tollbar_lua_request")]
@@ -44,7 +42,7 @@ thread_local! {
 /// What a C function gives that left an operation: it has no results yet.
 const WAITS: c_int = c_int::MIN;
 /// Most results of an operation.
-const RESULTS_MAX: usize = 8;
+pub(super) const RESULTS_MAX: usize = 8;
 
 unsafe extern "C-unwind" {
     /// LuaJIT's, which mlua-sys does not name.
@@ -62,23 +60,23 @@ pub trait Operation {
 
 /// Whose code runs, and where in its life.
 #[derive(Clone, Copy)]
-struct Turn {
-    request: Option<NonNull<Request>>,
-    phase: Phases,
+pub(super) struct Turn {
+    pub(super) request: Option<NonNull<Request>>,
+    pub(super) phase: Phases,
 }
 
 /// A Lua VM with its libraries. The master opens it with the configuration; a worker that is
 /// forked has a copy of it, with all that `init_by_lua` has loaded.
 pub struct Vm {
-    state: *mut lua_State,
-    idle: RefCell<Vec<Thread>>,
-    memory: Box<Memory>,
+    pub(super) state: *mut lua_State,
+    pub(super) idle: RefCell<Vec<Thread>>,
+    pub(super) memory: Box<Memory>,
 }
 
 /// A coroutine's stack, and what keeps it from being collected.
-struct Thread {
-    state: *mut lua_State,
-    anchor: c_int,
+pub(super) struct Thread {
+    pub(super) state: *mut lua_State,
+    pub(super) anchor: c_int,
 }
 
 /// A value that crosses between Lua and its driver.
@@ -134,7 +132,7 @@ pub struct Code {
     /// As messages name it: `=content_by_lua(nginx.conf:3)`, `@/path/file.lua`.
     pub chunk: String,
     pub source: Vec<u8>,
-    loaded: Cell<c_int>,
+    pub(super) loaded: Cell<c_int>,
 }
 
 impl Code {
@@ -205,7 +203,7 @@ pub fn current() -> Option<Rc<Vm>> {
     VM.with_borrow(Clone::clone)
 }
 
-fn with_vm<T>(f: impl FnOnce(&Vm) -> T) -> T {
+pub(super) fn with_vm<T>(f: impl FnOnce(&Vm) -> T) -> T {
     VM.with_borrow(|vm| f(vm.as_ref().expect("Lua is called in processes that entered a VM")))
 }
 
@@ -226,10 +224,10 @@ pub fn with_request<T>(f: impl FnOnce(&mut Request) -> T) -> Option<T> {
 }
 
 /// Puts the turn before this one back.
-struct Back(Turn);
+pub(super) struct Back(Turn);
 
 impl Back {
-    fn entering(turn: Turn) -> Back {
+    pub(super) fn entering(turn: Turn) -> Back {
         Back(TURN.replace(turn))
     }
 }
@@ -241,10 +239,10 @@ impl Drop for Back {
 }
 
 /// Shows Lua a request, and nothing of the one before until it is dropped.
-struct Shown(*mut c_void);
+pub(super) struct Shown(*mut c_void);
 
 impl Shown {
-    fn of(turn: Turn) -> Shown {
+    pub(super) fn of(turn: Turn) -> Shown {
         let seen = match turn.request {
             Some(request) => request.as_ptr().cast(),
             // As in OpenResty there is a request of a kind where none came from a client.
@@ -261,147 +259,8 @@ impl Drop for Shown {
     }
 }
 
-/// A run of a chunk.
-pub struct Coroutine {
-    vm: Rc<Vm>,
-    thread: Option<Thread>,
-    ended_well: bool,
-}
-
-impl Coroutine {
-    /// A coroutine that will run `code`. Errors: the compiler's message.
-    pub fn new(code: &Code) -> Result<Coroutine, Vec<u8>> {
-        let function = load(code)?;
-        let vm = current().ok_or_else(|| b"no Lua VM".to_vec())?;
-        let thread = vm.thread();
-        // SAFETY: the thread is anchored and its stack empty; `function` is a reference that
-        // `load` made in the registry that all threads share.
-        unsafe { lua_rawgeti_(thread.state, LUA_REGISTRYINDEX, function) };
-        Ok(Coroutine { vm, thread: Some(thread), ended_well: false })
-    }
-
-    /// Runs it until it ends or waits, with `answer` as what the yield gives.
-    pub fn resume(
-        &mut self,
-        request: Option<&mut Request>,
-        phase: Phases,
-        answer: &[Value],
-    ) -> Step {
-        let mut stack = Stack(self.state());
-        if !stack.has_room(answer.len() + 1) {
-            return Step::Failed("runtime error", b"stack overflow".to_vec());
-        }
-        answer.iter().for_each(|value| stack.push(value));
-        self.go(request, phase, answer.len() as c_int)
-    }
-
-    /// The same with the results of what it waited for, which is ready.
-    pub fn resume_after(
-        &mut self,
-        request: Option<&mut Request>,
-        phase: Phases,
-        done: &mut dyn Operation,
-    ) -> Step {
-        let mut stack = Stack(self.state());
-        if !stack.has_room(RESULTS_MAX) {
-            return Step::Failed("runtime error", b"stack overflow".to_vec());
-        }
-        let count = done.finish(&mut stack);
-        debug_assert!(count as usize <= RESULTS_MAX);
-        self.go(request, phase, count)
-    }
-
-    fn state(&self) -> *mut lua_State {
-        self.thread.as_ref().expect("it is there until it is dropped").state
-    }
-
-    fn go(&mut self, request: Option<&mut Request>, phase: Phases, count: c_int) -> Step {
-        let state = self.state();
-        let mut stack = Stack(state);
-        let turn = Turn { request: request.map(NonNull::from), phase };
-        let entered = (Back::entering(turn), Shown::of(turn));
-        let runs = Runs::lua();
-        // SAFETY: the stack holds the function or is that of a yield, and the results above it.
-        let status = unsafe { lua_resume_(state, count) };
-        drop((runs, entered));
-        if status != LUA_YIELD {
-            // What was never waited for is given up.
-            drop(PENDING.take());
-        }
-        if self.vm.memory.was_refused() {
-            // What hit the limit is garbage mostly, and Lua does not look for it by itself then.
-            // SAFETY: the main state is valid; errors of finalizers stay in there.
-            unsafe { lua_gc(self.vm.state, LUA_GCCOLLECT, 0) };
-        }
-        match status {
-            LUA_OK => {
-                let result = stack.value(1);
-                stack.clear();
-                self.ended_well = true;
-                Step::Done(result)
-            }
-            LUA_YIELD => stack.take_yield(),
-            LUA_ERRMEM => Step::Failed("memory allocation error", stack.failure()),
-            _ => Step::Failed("runtime error", stack.failure()),
-        }
-    }
-}
-
-impl Drop for Coroutine {
-    fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        match self.ended_well && self.vm.idle.borrow().len() < IDLE_MAX {
-            true => self.vm.idle.borrow_mut().push(thread),
-            // SAFETY: the anchor was made by `Vm::thread` and is released once.
-            false => unsafe { luaL_unref(self.vm.state, LUA_REGISTRYINDEX, thread.anchor) },
-        }
-    }
-}
-
-impl Vm {
-    fn thread(&self) -> Thread {
-        if let Some(thread) = self.idle.borrow_mut().pop() {
-            return thread;
-        }
-        // SAFETY: the main state is valid; the new thread is anchored before anything can
-        // collect it.
-        unsafe {
-            let state = lua_newthread(self.state);
-            Thread { state, anchor: luaL_ref(self.state, LUA_REGISTRYINDEX) }
-        }
-    }
-}
-
-/// The reference of the compiled chunk. Errors: the compiler's message.
-fn load(code: &Code) -> Result<c_int, Vec<u8>> {
-    if code.loaded.get() != NO_REF {
-        return Ok(code.loaded.get());
-    }
-    let name = CString::new(code.chunk.as_str()).map_err(|_| b"NUL in a file name".to_vec())?;
-    let (text, len) = (code.source.as_ptr().cast::<c_char>(), code.source.len());
-    let mut stack = with_vm(|vm| Stack(vm.state));
-    // SAFETY: text and name live through the call, which leaves one value on the stack.
-    let loaded = unsafe {
-        match luaL_loadbuffer(stack.0, text, len, name.as_ptr()) {
-            LUA_OK => Ok(luaL_ref(stack.0, LUA_REGISTRYINDEX)),
-            _ => Err(()),
-        }
-    };
-    match loaded {
-        Ok(reference) => {
-            code.loaded.set(reference);
-            Ok(reference)
-        }
-        Err(()) => {
-            let message = stack.text(-1).unwrap_or_default().to_vec();
-            stack.pop(1);
-            Err(message)
-        }
-    }
-}
-
 /// A Lua stack: that of the running C function, or of a coroutine that stands.
-pub struct Stack(*mut lua_State);
+pub struct Stack(pub(super) *mut lua_State);
 
 /// The body of a C function: gives how many results it pushed, or the message of an error.
 pub type Body = fn(&mut Stack) -> Result<c_int, Vec<u8>>;
@@ -471,7 +330,7 @@ impl Stack {
         unsafe { lua_settop(self.0, -n - 1) }
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         // SAFETY: an empty stack is valid.
         unsafe { lua_settop(self.0, 0) }
     }
@@ -535,7 +394,7 @@ impl Stack {
     }
 
     /// Whether `n` more values have room. Lua's own check would raise an error.
-    fn has_room(&mut self, n: usize) -> bool {
+    pub(super) fn has_room(&mut self, n: usize) -> bool {
         let n = c_int::try_from(n).unwrap_or(c_int::MAX);
         // SAFETY: it fails without an error.
         unsafe { lua_checkstack(self.0, n) != 0 }
@@ -550,6 +409,32 @@ impl Stack {
         // SAFETY: it is a table, and there is room.
         unsafe { lua_rawgeti_(self.0, at, n as c_int) }
         true
+    }
+
+    /// The thread at `at`, by what threads are told apart.
+    pub fn thread_at(&self, at: c_int) -> Option<usize> {
+        // SAFETY: any index is accepted.
+        let thread = unsafe { lua_tothread(self.0, at) };
+        (!thread.is_null()).then_some(thread as usize)
+    }
+
+    /// Takes the top value off and keeps it.
+    pub fn keep_top(&mut self) -> Kept {
+        let vm = current().expect("code runs in a VM");
+        // SAFETY: there is a value on top.
+        let reference = unsafe { luaL_ref(self.0, LUA_REGISTRYINDEX) };
+        Kept { vm, reference }
+    }
+
+    /// Whether it is a function written in Lua.
+    pub fn is_lua_function(&self, at: c_int) -> bool {
+        // SAFETY: as above.
+        self.kind(at) == LUA_TFUNCTION && unsafe { lua_iscfunction(self.0, at) == 0 }
+    }
+
+    pub fn push_truth(&mut self, truth: bool) {
+        // SAFETY: a function has places of its own.
+        unsafe { lua_pushboolean(self.0, c_int::from(truth)) }
     }
 
     pub fn push_nil(&mut self) {
@@ -653,7 +538,7 @@ impl Stack {
         }
     }
 
-    fn value(&mut self, at: c_int) -> Value {
+    pub(super) fn value(&mut self, at: c_int) -> Value {
         match self.kind(at) {
             LUA_TBOOLEAN => Value::Bool(self.truth(at)),
             LUA_TNUMBER => Value::Number(self.number(at).unwrap_or_default()),
@@ -663,7 +548,7 @@ impl Stack {
     }
 
     /// Takes off what a yield passed.
-    fn take_yield(&mut self) -> Step {
+    pub(super) fn take_yield(&mut self) -> Step {
         let is_for_driver = self.top() >= 1 && self.kind(1) == LUA_TLIGHTUSERDATA && {
             // SAFETY: the type was checked.
             unsafe { lua_touserdata(self.0, 1) == wait_marker() }
@@ -685,7 +570,7 @@ impl Stack {
     }
 
     /// The message of a coroutine that failed, with its traceback.
-    fn failure(&mut self) -> Vec<u8> {
+    pub(super) fn failure(&mut self) -> Vec<u8> {
         let mut out = match self.kind(-1) {
             LUA_TSTRING | LUA_TNUMBER => self.text(-1).unwrap_or_default().to_vec(),
             _ => b"unknown reason".to_vec(),
@@ -702,11 +587,36 @@ impl Stack {
     }
 }
 
+/// A value of Lua's that is kept.
+pub struct Kept {
+    vm: Rc<Vm>,
+    reference: c_int,
+}
+
+impl Kept {
+    pub fn push_onto(&self, stack: &mut Stack) {
+        // SAFETY: the reference is ours, in the registry that all threads share.
+        unsafe { lua_rawgeti_(stack.0, LUA_REGISTRYINDEX, self.reference) }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: it is released once.
+        unsafe { luaL_unref(self.vm.state, LUA_REGISTRYINDEX, self.reference) }
+    }
+}
+
 /// Leaves what the running coroutine will wait for when it yields next, which it is told by an
 /// ffi function to do.
 pub fn wait_soon(operation: Box<dyn Operation>) {
     // What was left before and never waited for is given up.
     drop(PENDING.replace(Some(operation)));
+}
+
+/// What was left and never waited for is given up.
+pub(super) fn forget_wait() {
+    drop(PENDING.take());
 }
 
 /// Whether the running coroutine should yield to wait.

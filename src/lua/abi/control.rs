@@ -3,7 +3,8 @@
 use super::{DONE, ERROR, Message, NO_REQUEST, OK, R, answer, export, functions};
 use super::{in_phase, need_text, put};
 use crate::log::{self, Level};
-use crate::lua::phase::{self, BEFORE_REPLY, HEADER_FILTER, MAY_WAIT, WITH_REQUEST};
+use crate::lua::crew::Crew;
+use crate::lua::phase::{self, BEFORE_REPLY, HEADER_FILTER, WITH_REQUEST, YIELDABLE};
 use crate::lua::run::{Lines, Progress};
 use crate::lua::vm::{self, Stack, Value};
 use std::ffi::c_int;
@@ -17,22 +18,38 @@ export! {
         _r: R, status: c_int, message: *mut u8, len: *mut usize,
     ) -> c_int {
         let phase = vm::current_phase();
-        if phase & (MAY_WAIT | HEADER_FILTER) == 0 {
+        if phase & (YIELDABLE | HEADER_FILTER) == 0 {
             let says = format!("API disabled in the context of {}", phase::name(phase));
             super::put_message(says.as_bytes(), message, len);
             return ERROR;
         }
-        vm::with_request(|r| r.slots.of::<Progress>().exit = Some(status));
+        match vm::with_request(|r| r.slots.of::<Progress>().exit = Some(status)) {
+            Some(()) => {}
+            None => {
+                if let Some(crew) = Crew::current() {
+                    crew.is_leaving.set(true);
+                }
+            }
+        }
         if phase == HEADER_FILTER { DONE } else { OK }
     }
 
     fn ngx_http_lua_ffi_get_ctx_ref(_r: R, in_tls: *mut c_int, tls: *mut c_int) -> c_int {
         put(in_tls, 0);
         put(tls, -1);
+        if vm::current_phase() == phase::TIMER {
+            return Crew::current().and_then(|crew| crew.context.get()).unwrap_or(-1);
+        }
         answer(WITH_REQUEST, |r| r.slots.of::<Progress>().context.unwrap_or(-1)).max(NO_REQUEST)
     }
 
     fn ngx_http_lua_ffi_set_ctx_ref(_r: R, reference: c_int) -> c_int {
+        if let Some(crew) = Crew::current()
+            && vm::current_phase() == phase::TIMER
+        {
+            crew.context.set(Some(reference));
+            return OK;
+        }
         answer(WITH_REQUEST, |r| {
             r.slots.of::<Progress>().context = Some(reference);
             OK
@@ -94,7 +111,9 @@ functions! {
     print => |stack| write_at(stack, Level::Notice, 1);
     is_leaving => |stack| {
         let is_leaving = vm::with_request(|r| r.slots.of::<Progress>().exit.is_some());
-        stack.push(&Value::Bool(is_leaving.unwrap_or_default()));
+        let is_leaving = is_leaving
+            .unwrap_or_else(|| Crew::current().is_some_and(|crew| crew.is_leaving.get()));
+        stack.push(&Value::Bool(is_leaving));
         Ok(1)
     };
     // Whether an ffi function left something to wait for.

@@ -18,11 +18,14 @@ mod output;
 mod param;
 mod regex;
 mod request;
+mod semaphore;
 mod socket;
 mod socket_ffi;
 mod socket_udp;
 mod text;
+mod thread;
 mod time;
+mod timer;
 mod variables;
 mod worker;
 
@@ -70,6 +73,11 @@ struct House {
 
 fn with_main<T>(f: impl FnOnce(&Main) -> T) -> Option<T> {
     HOUSE.with_borrow(|house| house.as_ref().map(|house| f(house.http.mains.main::<Lua>())))
+}
+
+/// The configuration in which code runs.
+fn http() -> Option<Rc<HttpConf>> {
+    HOUSE.with_borrow(|house| house.as_ref().map(|house| house.http.clone()))
 }
 
 /// Opens the configuration's VM and loads the API into it.
@@ -127,9 +135,11 @@ fn all_functions() -> Vec<(&'static str, lua_CFunction)> {
         output::FUNCTIONS,
         param::FUNCTIONS,
         request::FUNCTIONS,
+        thread::FUNCTIONS,
         time::FUNCTIONS,
         socket::FUNCTIONS,
         socket_udp::FUNCTIONS,
+        timer::FUNCTIONS,
     ];
     groups.concat()
 }
@@ -137,7 +147,7 @@ fn all_functions() -> Vec<(&'static str, lua_CFunction)> {
 /// Whether the phase lets code wait.
 fn may_wait() -> Result<(), Vec<u8>> {
     let phase = vm::current_phase();
-    match phase & phase::MAY_WAIT {
+    match phase & phase::YIELDABLE {
         0 => Err(format!("API disabled in the context of {}", phase::name(phase)).into_bytes()),
         _ => Ok(()),
     }

@@ -10,7 +10,7 @@ use super::handle::{
 use super::{functions, in_phase};
 use crate::event;
 use crate::log;
-use crate::lua::phase::{self, MAY_WAIT};
+use crate::lua::phase::{self, MAY_WAIT, YIELDABLE};
 use crate::lua::socket::{
     self, Around, Busy, Life, Pattern, Plan, Pool, Receiving, Refused, Rules, Tcp, Want,
 };
@@ -74,7 +74,7 @@ functions! {
 pub fn check_phase() -> Result<Rc<Life>, Vec<u8>> {
     let phase = vm::current_phase();
     let life = Life::current().ok_or_else(|| b"no request found".to_vec())?;
-    match phase & MAY_WAIT {
+    match phase & YIELDABLE {
         0 => Err(format!("API disabled in the context of {}", phase::name(phase)).into()),
         _ => Ok(life),
     }

@@ -79,11 +79,10 @@ impl Around {
 #[derive(Default)]
 struct Held(Option<Rc<Life>>);
 
-#[allow(dead_code, reason = "what runs without a request, timers, takes it from here")]
 impl Life {
-    /// A life without a request (a timer's), with what is true where code runs now.
-    pub fn apart() -> Rc<Life> {
-        Life::new(None, Around::current())
+    /// A life without a request (a timer's), with what was true where it was set.
+    pub fn apart(around: Around) -> Rc<Life> {
+        Life::new(None, around)
     }
 
     /// Calls `f` as code of this life: what a timer does around each resume.
