@@ -28,6 +28,7 @@ mod limits;
 mod location;
 mod logs;
 mod lua;
+mod lua_balancer;
 mod lua_output;
 mod lua_phases;
 mod lua_socket;

@@ -155,13 +155,17 @@ fn redis_is_asked_over_a_pool() {
     let library = paths.split('"').nth(1).unwrap_or_default();
     let file = library.replace("/?.lua;;", "/resty/redis.lua");
     let port = Port::hold();
+    if !std::path::Path::new(&file).exists() {
+        return eprintln!("skipped: resty/redis.lua is not there");
+    }
     let redis = Command::new("redis-server")
         .args(["--port", &port.number.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .stdout(Stdio::null())
         .spawn();
-    let (Ok(mut redis), true) = (redis, std::path::Path::new(&file).exists()) else {
-        return eprintln!("skipped: redis-server or resty/redis.lua is not there");
+    let Ok(redis) = redis else {
+        return eprintln!("skipped: redis-server is not there");
     };
+    let _redis = Killed(redis);
     let there = wait_for(|| TcpStream::connect(("127.0.0.1", port.number)).ok());
     let conf = r#"server {
         location /redis { content_by_lua_block {
@@ -190,6 +194,14 @@ fn redis_is_asked_over_a_pool() {
             );
         });
     }
-    let _ = redis.kill();
-    let _ = redis.wait();
+}
+
+/// A program that ends with its test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

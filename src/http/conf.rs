@@ -10,6 +10,7 @@ use super::place::{Kind, Location, LocationTree, Server};
 use super::regex::Regex;
 use super::rewrite::{self, Condition, Op};
 use super::ssl;
+use super::upstream::chooser::InUpstream;
 use super::variable::VariableTable;
 use crate::conf::*;
 use crate::event::Role;
@@ -106,6 +107,7 @@ impl RawPlace {
 impl HttpBlock {
     /// An empty block; the modules' variables are known from now on.
     pub fn new(modules: Modules, shelf: &mut Shelf) -> HttpBlock {
+        shelf.of::<InUpstream>().0 = Some(modules);
         let table = shelf.of::<VariableTable>();
         for module in modules {
             table.add_builtins(module.variables());

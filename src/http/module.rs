@@ -179,6 +179,8 @@ pub trait Erased: Sync {
         raw: &mut dyn Any,
         r: &mut Reading,
     ) -> Option<Result<(), Reason>>;
+    /// Offers a statement inside a block that is another module's: what it sets stays on the shelf.
+    fn set_apart(&self, here: Context, r: &mut Reading) -> Option<Result<(), Reason>>;
     /// Completes `main` and puts it into `into`.
     fn finish(&self, main: Box<dyn Any>, into: &mut Confs, m: &mut Merging) -> Result<(), Reason>;
     /// Puts the configuration above the http block into `into`.
@@ -242,6 +244,12 @@ impl<M: HttpModule> Erased for Entry<M> {
             }
             taken => taken,
         }
+    }
+
+    fn set_apart(&self, here: Context, r: &mut Reading) -> Option<Result<(), Reason>> {
+        let is_loc = M::LOC.iter().any(|row| row.name == r.name());
+        set_from(M::MAIN, here, &mut M::Main::default(), r)
+            .or_else(|| is_loc.then_some(Err(Reason::NotAllowedHere)))
     }
 
     fn finish(&self, main: Box<dyn Any>, into: &mut Confs, m: &mut Merging) -> Result<(), Reason> {

@@ -7,6 +7,7 @@ use crate::conf::*;
 use crate::event::{Role, Zone};
 use crate::http::keyval::{KeyvalZones, Match};
 use crate::http::rewrite::{Op, WantedOps};
+use crate::http::upstream::chooser::{Chooser, WantedChooser};
 use crate::http::variable::VariableBook;
 use crate::http::{HttpConf, HttpModule, Merging, Pipeline, Request, Template, VariableTable};
 use crate::log;
@@ -53,6 +54,8 @@ impl HttpModule for Lua {
         d("init_worker_by_lua",       HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.worker))),
         d("init_worker_by_lua_block", HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.worker))),
         d("init_worker_by_lua_file",  HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.worker))),
+        d("balancer_by_lua_block",    UPS, block(exactly(0), |_, r| balancer(r))),
+        d("balancer_by_lua_file",     UPS, call(exactly(1), |_, r| balancer(r))),
         d("exit_worker_by_lua_block", HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.exit))),
         d("exit_worker_by_lua_file",  HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.exit))),
     ];
@@ -416,6 +419,26 @@ fn chunk_name(r: &Reading) -> String {
     let (file, line) = r.place();
     let file = file.rsplit('/').next().unwrap_or_default();
     format!("={what}({file}:{line})")
+}
+
+/// `balancer_by_lua_block { … }`, in `upstream {}`.
+fn balancer(r: &mut Reading) -> Result<(), Reason> {
+    if r.shelf.of::<WantedChooser>().0.is_some() {
+        return Err(Reason::Duplicate);
+    }
+    let mut script = None;
+    add(&mut script, r)?;
+    r.shelf.of::<WantedChooser>().0 = script.map(|script| Rc::new(Balancer(script)) as Rc<_>);
+    Ok(())
+}
+
+/// Code that chooses peers.
+struct Balancer(Rc<Script>);
+
+impl Chooser for Balancer {
+    fn choose(&self, r: &mut Request) -> Result<(), u16> {
+        run::balance(&self.0, r)
+    }
 }
 
 /// `set_by_lua_block $name { … }`, `set_by_lua_file $name path arg …`

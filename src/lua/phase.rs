@@ -12,6 +12,7 @@ pub const HEADER_FILTER: Phases = 0x0020;
 pub const BODY_FILTER: Phases = 0x0040;
 pub const TIMER: Phases = 0x0080;
 pub const INIT_WORKER: Phases = 0x0100;
+pub const BALANCER: Phases = 0x0200;
 pub const EXIT_WORKER: Phases = 0x2000;
 pub const SERVER_REWRITE: Phases = 0x8000;
 pub const PRECONTENT: Phases = 0x0002_0000;
@@ -25,7 +26,7 @@ pub const YIELDABLE: Phases = MAY_WAIT | TIMER;
 /// Phases in which the reply is not made yet.
 pub const BEFORE_REPLY: Phases = MAY_WAIT | SET;
 /// Phases that have a request.
-pub const WITH_REQUEST: Phases = SET | MAY_WAIT | LOG | HEADER_FILTER | BODY_FILTER;
+pub const WITH_REQUEST: Phases = SET | MAY_WAIT | LOG | HEADER_FILTER | BODY_FILTER | BALANCER;
 
 /// The phase as messages name it.
 pub fn name(phase: Phases) -> &'static str {
@@ -38,6 +39,7 @@ pub fn name(phase: Phases) -> &'static str {
         HEADER_FILTER => "header_filter_by_lua*",
         BODY_FILTER => "body_filter_by_lua*",
         TIMER => "ngx.timer",
+        BALANCER => "balancer_by_lua*",
         SERVER_REWRITE => "server_rewrite_by_lua*",
         PRECONTENT => "precontent_by_lua*",
         EXIT_WORKER => "exit_worker_by_lua*",

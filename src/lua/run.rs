@@ -540,6 +540,16 @@ pub(super) fn at_once(script: &Script, r: &mut Request, phase: Phases) -> Outcom
     }
 }
 
+/// Runs `balancer_by_lua`. Errors: the status that ends the request.
+pub fn balance(script: &Script, r: &mut Request) -> Result<(), u16> {
+    match at_once(script, r, phase::BALANCER) {
+        Outcome::Failed => Err(500),
+        Outcome::Exit(code @ 300..=999) => Err(code as u16),
+        Outcome::Exit(code) if code != 0 => Err(500),
+        _ => Ok(()),
+    }
+}
+
 fn filter_header(script: &Script, r: &mut Request) -> Filtered {
     match at_once(script, r, phase::HEADER_FILTER) {
         Outcome::Failed => Filtered::Instead(500),

@@ -109,6 +109,13 @@ impl Turn {
         Turn { peer, index: 0, is_single: true, on_backup: false, failed: Cell::new(false) }
     }
 
+    /// A turn at a peer that code has chosen: others may follow.
+    pub fn chosen(peer: Rc<Peer>) -> Turn {
+        let mut turn = Turn::alone(peer);
+        turn.is_single = false;
+        turn
+    }
+
     /// Who it is.
     pub fn peer(&self) -> &Rc<Peer> {
         &self.peer

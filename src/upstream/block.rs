@@ -97,9 +97,21 @@ enum Method {
     },
 }
 
-impl Block for Plan {
+/// What reads directives of others.
+pub type Others<'a> = &'a dyn Fn(&mut Reading) -> Result<Found, Reason>;
+
+/// The open block.
+struct Inside<'a> {
+    plan: &'a mut Plan,
+    others: Others<'a>,
+}
+
+impl Block for Inside<'_> {
     fn statement(&mut self, r: &mut Reading) -> Result<Found, Reason> {
-        found([set_from(UPSTREAM, UPS, self, r)])
+        match set_from(UPSTREAM, UPS, self.plan, r) {
+            None => (self.others)(r),
+            known => found([known]),
+        }
     }
 }
 
@@ -107,9 +119,9 @@ impl Plan {
     /// Reads the block that the current statement opened.
     ///
     /// Errors: `no servers are inside upstream`, and those of its directives.
-    pub fn read(r: &mut Reading) -> Result<Plan, Reason> {
+    pub fn read(r: &mut Reading, others: Others<'_>) -> Result<Plan, Reason> {
         let mut plan = Plan::default();
-        r.block(&mut plan)?;
+        r.block(&mut Inside { plan: &mut plan, others })?;
         if plan.servers.is_empty() {
             return Err(Reason::Located(r.error("no servers are inside upstream")));
         }

@@ -1,12 +1,12 @@
 //! `upstream {}` in `http {}`, and the `$upstream_…` variables.
 
+use super::chooser::{self, Chosen};
 use super::trail;
 use crate::conf::*;
 use crate::event::{Role, ZoneTable};
 use crate::http::{Builtin, HttpConf, HttpModule, Merging, Request, Template, keyed, var};
 use crate::log;
 use crate::sys::socket::Address;
-use crate::upstream::block::Plan;
 use crate::upstream::peer::{Options, Peer};
 use crate::upstream::resolver::Inherited;
 use crate::upstream::round_robin::RoundRobin;
@@ -64,13 +64,18 @@ pub struct Main {
     table: UpstreamTable,
     /// Keys of `hash`, by upstream.
     keys: Vec<(Rc<Named>, Template)>,
+    /// Code that chooses, by upstream.
+    chosen: Vec<(Rc<Named>, Rc<Chosen>)>,
 }
 
 impl Main {
     fn read(&mut self, r: &mut Reading) -> Result<(), Reason> {
         let name = r.arg(0).to_owned();
         let named = UpstreamTable::declare(r, &name)?;
-        let plan = Plan::read(r)?;
+        let (plan, chosen) = chooser::read(r)?;
+        if let Some(chosen) = chosen {
+            self.chosen.push((named.clone(), Rc::new(chosen)));
+        }
         if let Some(key) = plan.hash_key() {
             let key = key.to_owned();
             self.keys.push((named.clone(), Template::parse(&key, r)?));
@@ -96,6 +101,12 @@ impl Main {
         let peer = |address| Rc::new(Peer::new(address, host.clone(), Options::default()));
         let peers = addresses.into_iter().map(peer).collect();
         Ok(Rc::new(Upstream::new(host.clone(), peers, Box::new(RoundRobin), None)))
+    }
+
+    /// Whose code chooses for `upstream`.
+    pub fn chosen(&self, upstream: &Rc<Upstream>) -> Option<Rc<Chosen>> {
+        let found = self.chosen.iter().find(|(named, _)| Rc::ptr_eq(named.get(), upstream));
+        found.map(|(_, chosen)| chosen.clone())
     }
 
     /// The value of the key that `upstream` is balanced by; empty if it is not.

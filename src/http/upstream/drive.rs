@@ -2,7 +2,9 @@
 //! elsewhere when that fails.
 
 use super::answer::{self, Elsewhere};
+use super::blocks::Upstreams;
 use super::body::{Begin, Line, ReplyBody};
+use super::chooser::{Choice, Chosen};
 use super::hints;
 use super::next::{Failed, Progress};
 use super::rules::Rules;
@@ -25,7 +27,7 @@ use crate::proto::header::HeaderId;
 use crate::sys::socket::{Address, Departure};
 use crate::tls::fault::HandshakeFault;
 use crate::upstream::connect::{self, ConnectFault, Way};
-use crate::upstream::pool::Tag;
+use crate::upstream::pool::{Pool, Tag};
 use crate::upstream::{Ask, Kept, Turn, Upstream};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -82,6 +84,9 @@ enum Source {
 /// One request's way through the peers.
 struct Trip {
     route: Route,
+    /// Code that chooses the peers, if there is some, and the pool that it wants.
+    chosen: Option<Rc<Chosen>>,
+    pool: Option<Rc<Pool>>,
     ask: Ask,
     began: Instant,
     written: Written,
@@ -137,8 +142,15 @@ impl Trip {
         let trail = r.slots.of::<Trail>();
         trail.begin();
         let attempt = trail.attempt(route.upstream.name.clone());
+        let chosen = r.main::<Upstreams>().chosen(&route.upstream);
+        if chosen.is_some() {
+            *r.slots.of::<Choice>() = Choice { tries_max: tries, ..Choice::default() };
+        }
+        let pool = route.upstream.pool.clone();
         Ok(Trip {
             route,
+            chosen,
+            pool,
             ask,
             began: event::now(),
             written,
@@ -155,7 +167,17 @@ impl Trip {
     async fn attempt<T: Talk>(&mut self, r: &mut Request, talk: &mut T) -> Result<Arrived, Broken> {
         self.sent = false;
         self.doing = CONNECTING;
-        let Some(turn) = self.route.upstream.pick(&mut self.ask) else {
+        let picked = match self.chosen.clone() {
+            None => self.route.upstream.pick(&mut self.ask),
+            Some(chosen) => {
+                let Route { rules, upstream, .. } = &mut self.route;
+                let next = chosen.next(r, upstream, rules, &mut self.ask);
+                let (turn, pool) = next.map_err(Broken::Over)?;
+                self.pool = pool;
+                turn
+            }
+        };
+        let Some(turn) = picked else {
             self.note(r, talk, self.route.upstream.name.clone());
             log::error!(&*r, "no live upstreams while {CONNECTING}");
             return Err(Broken::Failed(Failed::NoLive));
@@ -215,7 +237,7 @@ impl Trip {
     /// A connection to the peer: one that has waited, or a new one.
     async fn connection(&mut self, r: &Request, turn: &Turn) -> Result<Box<Kept>, Broken> {
         let tag = self.tag();
-        let pool = self.route.upstream.pool.as_ref();
+        let pool = self.pool.as_ref();
         if let Some(pool) = pool.filter(|_| !self.avoid_pool)
             && let Some(kept) = pool.take(turn.peer(), &tag)
         {
@@ -227,7 +249,7 @@ impl Trip {
 
     /// A new connection to the peer.
     async fn connect(&mut self, r: &Request, turn: &Turn, tag: Tag) -> Result<Box<Kept>, Broken> {
-        let pool = self.route.upstream.pool.as_ref();
+        let pool = self.pool.as_ref();
         let rules = &self.route.rules;
         let departure = match &rules.bind {
             None => Departure::default(),
@@ -264,7 +286,7 @@ impl Trip {
 
     /// Which waiting connections may be used.
     fn tag(&self) -> Tag {
-        let place = match &self.route.upstream.pool {
+        let place = match &self.pool {
             Some(pool) if pool.rules().local => Rc::as_ptr(&self.route.rules) as usize,
             _ => 0,
         };
@@ -324,6 +346,9 @@ impl Trip {
             Broken::Failed(failed) => failed,
         };
         self.attempt.status.set(failed.status());
+        if self.chosen.is_some() {
+            r.slots.of::<Choice>().last = Some(failed);
+        }
         let allowed = self.route.rules.next.allow(failed, r.method, self.progress());
         if self.ask.tries == 0 || !allowed {
             return Next::Finish(failed.status());

@@ -3,6 +3,7 @@
 //! Reading order: `talk` (what a protocol has to say) · `rules`, `names`, `next` (the directives
 //! that all protocols share) · `secure` (TLS) · `drive` (the tries of one request) ·
 //! `upload` (request out) · `hints`, `answer`, `body` (reply back) · `tunnel` (after a 101) ·
+//! `chooser` (code that picks the peer) ·
 //! `trail`, `who` (variables, log) · `blocks` (`upstream {}` and the `$upstream_…` variables).
 //!
 //! **Invariant:** a connection goes back to its pool only after the whole reply was read and the
@@ -11,6 +12,7 @@
 pub mod answer;
 pub mod blocks;
 pub mod body;
+pub mod chooser;
 pub mod drive;
 pub mod hints;
 pub mod names;

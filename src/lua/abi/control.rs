@@ -4,7 +4,7 @@ use super::{DONE, ERROR, Message, NO_REQUEST, OK, R, answer, export, functions};
 use super::{in_phase, need_text, put};
 use crate::log::{self, Level};
 use crate::lua::crew::Crew;
-use crate::lua::phase::{self, BEFORE_REPLY, HEADER_FILTER, WITH_REQUEST, YIELDABLE};
+use crate::lua::phase::{self, BALANCER, BEFORE_REPLY, HEADER_FILTER, WITH_REQUEST, YIELDABLE};
 use crate::lua::run::{Lines, Progress};
 use crate::lua::vm::{self, Stack, Value};
 use std::ffi::c_int;
@@ -18,7 +18,7 @@ export! {
         _r: R, status: c_int, message: *mut u8, len: *mut usize,
     ) -> c_int {
         let phase = vm::current_phase();
-        if phase & (YIELDABLE | HEADER_FILTER) == 0 {
+        if phase & (YIELDABLE | HEADER_FILTER | BALANCER) == 0 {
             let says = format!("API disabled in the context of {}", phase::name(phase));
             super::put_message(says.as_bytes(), message, len);
             return ERROR;
@@ -31,7 +31,7 @@ export! {
                 }
             }
         }
-        if phase == HEADER_FILTER { DONE } else { OK }
+        if phase & (HEADER_FILTER | BALANCER) != 0 { DONE } else { OK }
     }
 
     fn ngx_http_lua_ffi_get_ctx_ref(_r: R, in_tls: *mut c_int, tls: *mut c_int) -> c_int {
@@ -105,7 +105,7 @@ functions! {
     // The version that lua-resty-core speaks.
     set_version => |stack| {
         let version = stack.number(1).unwrap_or_default() as u32;
-        super::SPEAKS_PCRE2.set(version >= super::VERSION_OF_PCRE2);
+        super::SPOKEN.set(version);
         Ok(0)
     };
     print => |stack| write_at(stack, Level::Notice, 1);

@@ -8,6 +8,7 @@
 //!
 //! **Invariant:** no panic leaves a function of this folder.
 
+mod balancer;
 mod control;
 mod certificate;
 mod dict;
@@ -56,10 +57,13 @@ const VERSIONS: std::ops::RangeInclusive<u32> = 10023..=10033;
 const VERSION: u32 = 10030;
 /// From here on lua-resty-core speaks of PCRE2.
 const VERSION_OF_PCRE2: u32 = 10026;
+/// From here on a peer may be given a host.
+const VERSION_OF_PEER_HOST: u32 = 10027;
 
 thread_local! {
     static HOUSE: RefCell<Option<House>> = const { RefCell::new(None) };
-    static SPEAKS_PCRE2: Cell<bool> = const { Cell::new(true) };
+    /// The version that lua-resty-core speaks.
+    static SPOKEN: Cell<u32> = const { Cell::new(VERSION) };
     static DICTS: RefCell<Vec<Rc<Zone>>> = const { RefCell::new(Vec::new()) };
     /// What was given to Lua by pointer, until the next time.
     static GIVEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };

@@ -1,6 +1,6 @@
 //! `ngx.re`: PCRE2 behind the structures that lua-resty-core reads.
 
-use super::{ERROR, OK, SPEAKS_PCRE2, bytes, export};
+use super::{ERROR, OK, SPOKEN, VERSION_OF_PCRE2, bytes, export};
 use pcre2_sys::*;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
@@ -71,7 +71,7 @@ pub struct Engine {
 
 export! {
     fn ngx_http_lua_ffi_pcre_version() -> *const c_char {
-        match SPEAKS_PCRE2.get() {
+        match SPOKEN.get() >= VERSION_OF_PCRE2 {
             true => c"10.46 2025-08-27".as_ptr(),
             false => c"8.45 2021-06-15".as_ptr(),
         }
@@ -181,7 +181,7 @@ export! {
 
 impl Regex {
     fn compile(pattern: &[u8], flags: c_int, options: u32) -> Result<Box<Regex>, String> {
-        let mut options = match SPEAKS_PCRE2.get() {
+        let mut options = match SPOKEN.get() >= VERSION_OF_PCRE2 {
             true => options,
             false => {
                 let set = OLD_OPTIONS.iter().filter(|(old, _)| options & old != 0);

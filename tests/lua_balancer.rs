@@ -1,0 +1,92 @@
+//! `balancer_by_lua`: code chooses the peer of each try.
+
+use crate::harness::lua::{lua_test, with_lua};
+
+lua_test!(
+    code_chooses_the_peer,
+    r#"upstream chosen { server 0.0.0.1; balancer_by_lua_block {
+            local host, port = ngx.var.arg_to:match("^(.+):(%d+)$")
+            assert(require("ngx.balancer").set_current_peer(host, tonumber(port))) ngx.ctx.tries = (ngx.ctx.tries or 0) + 1 } }
+    upstream retried { server 0.0.0.1; balancer_by_lua_block {
+            local b = require "ngx.balancer"
+            if not ngx.ctx.n then ngx.ctx.n = 1 b.set_more_tries(2) b.set_current_peer("127.0.0.1", ngx.var.arg_dead)
+            else local state, code = b.get_last_failure() ngx.ctx.last = state .. code
+                b.set_current_peer("127.0.0.1", ngx.var.arg_port) end } }
+    upstream limited { server 0.0.0.1; balancer_by_lua_block {
+            local b = require "ngx.balancer" local _, why = b.set_more_tries(5) ngx.ctx.why = ngx.ctx.why or why
+            b.set_current_peer("127.0.0.1", ngx.var.arg_dead) } }
+    upstream left { server {BACKEND}; balancer_by_lua_block { } }
+    upstream fails { server {BACKEND}; balancer_by_lua_block { error("no peer for you") } }
+    upstream refuses { server {BACKEND}; balancer_by_lua_block { ngx.exit(503) } }
+    # An older lua-resty-core has no enable_keepalive.
+    upstream kept { server 0.0.0.1; balancer_by_lua_block {
+            local b = require "ngx.balancer" b.set_current_peer("127.0.0.1", ngx.var.arg_port)
+            if b.enable_keepalive then assert(b.enable_keepalive(60, 100)) end } keepalive 4; }
+    upstream slow { server 0.0.0.1; balancer_by_lua_block {
+            local b = require "ngx.balancer" b.set_current_peer("127.0.0.1", ngx.var.arg_port) assert(b.set_timeouts(1, 1, 0.05)) } }
+    upstream nobody { server 0.0.0.1; balancer_by_lua_block { ngx.ctx.no = { require("ngx.balancer").set_current_peer("not.an.address", 80) } ngx.exit(502) } }
+    upstream file { server 0.0.0.1; balancer_by_lua_file html/balancer.lua; }
+    server { proxy_set_header Connection "";
+        location /chosen { proxy_pass http://chosen/; add_header X-Tries "$upstream_addr"; }
+        location /retried { proxy_pass http://retried/; header_filter_by_lua_block { ngx.header["X-Last"] = ngx.ctx.last } }
+        location /limited { proxy_pass http://limited/; proxy_next_upstream_tries 2; log_by_lua_block { ngx.log(ngx.ERR, "why: ", ngx.ctx.why, " at ", ngx.var.upstream_addr) } }
+        location /left { proxy_pass http://left/; }
+        location /fails { proxy_pass http://fails/; }
+        location /refuses { proxy_pass http://refuses/; }
+        location /kept { proxy_pass http://kept/; }
+        location /slow { proxy_pass http://slow/slow; }
+        location /nobody { proxy_pass http://nobody/; log_by_lua_block { ngx.log(ngx.ERR, "said: ", ngx.ctx.no[2]) } }
+        location /file { proxy_pass http://file/; }
+    }"#,
+    |t| {
+        t.file(
+            "html/balancer.lua",
+            "require('ngx.balancer').set_current_peer('127.0.0.1', ngx.var.arg_port)",
+        );
+        t.backend().reply("/", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+        t.backend().on("/slow", vec![vec![crate::harness::Step::Hold]]);
+        let address = t.backend().address;
+        let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = address.port();
+        t.check(&format!(
+            "
+        GET /chosen?to={address} -> 200 hi | X-Tries: {address}
+        GET /retried?port={port}&dead={dead} -> 200 hi | X-Last: failed502
+        GET /limited?dead={dead} -> 502
+        GET /left    -> 200 hi
+        GET /fails   -> 500
+        GET /refuses -> 503
+        GET /nobody  -> 502
+        GET /file?port={port} -> 200 hi
+        GET /slow?port={port} -> 504
+    "
+        ));
+        let before = t.backend().connections();
+        t.check(&format!("GET /kept?port={port} -> 200 hi\nGET /kept?port={port} -> 200 hi"));
+        assert_eq!(t.backend().connections(), before + 1, "the second request uses the first's");
+        let log = t.error_log();
+        log.expect("failed to run balancer_by_lua*: balancer_by_lua(*: no peer for you");
+        log.expect(&format!(
+            "why: reduced tries due to limit at 127.0.0.1:{dead}, 127.0.0.1:{dead}"
+        ));
+        log.expect("said: no host allowed");
+    }
+);
+
+#[test]
+fn it_stands_in_an_upstream_only() {
+    for (conf, says) in [
+        ("balancer_by_lua_block { }", "\"balancer_by_lua_block\" directive is not allowed here"),
+        (
+            "upstream a { server 127.0.0.1; balancer_by_lua_block { } balancer_by_lua_block { } }",
+            "\"balancer_by_lua_block\" directive is duplicate",
+        ),
+        ("upstream a { server 127.0.0.1; root x; }", "\"root\" directive is not allowed here"),
+        ("upstream a { server 127.0.0.1; nonsense x; }", "unknown directive \"nonsense\""),
+    ] {
+        let Some(site) = with_lua(conf) else { return };
+        let said = site.run_with(&["-t"]);
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.contains(says), "{conf}\n{said}");
+    }
+}
