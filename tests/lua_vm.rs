@@ -127,3 +127,47 @@ lua_test!(
     GET /rewrite -> 200 1
 "
 );
+
+/// `ngx.process`: the privileged process runs `init_worker_by_lua` and its timers if code asked.
+#[test]
+fn the_privileged_process_runs_code() {
+    let conf = r#"lua_shared_dict d 1m;
+    init_by_lua_block { local p = require "ngx.process" ngx.log(ngx.NOTICE, "init in ", p.type())
+        assert(p.enable_privileged_agent()) }
+    init_worker_by_lua_block { local p = require "ngx.process"
+        if p.type() == "privileged agent" then
+            ngx.timer.at(0.01, function() local s = ngx.socket.tcp()
+                ngx.shared.d:set("by", p.type() .. " " .. tostring(p.get_master_pid() ~= ngx.worker.pid())) end) end }
+    server {
+        location /type { content_by_lua_block { ngx.print(require("ngx.process").type()) } }
+        location /by { content_by_lua_block { for i = 1, 200 do if ngx.shared.d:get("by") then break end ngx.sleep(0.01) end ngx.print(ngx.shared.d:get("by")) } }
+        location /quit { content_by_lua_block { require("ngx.process").signal_graceful_exit() ngx.print(ngx.worker.pid()) } }
+    }"#;
+    let Some(site) = with_lua(conf) else { return };
+    site.run(|t| {
+        t.error_log().expect("init in master");
+        t.check("GET /type -> 200 worker\nGET /by -> 200 privileged agent true");
+        let before = t.expect_procs("worker process", 1)[0].pid;
+        t.check(&format!("GET /quit -> 200 {before}"));
+        let others = || t.procs().iter().any(|p| p.role == "worker process" && p.pid != before);
+        wait_for(|| others().then_some(())).expect("another worker");
+    });
+}
+
+lua_test!(
+    logs_and_reasons_are_written,
+    r#"server {
+        location /log { content_by_lua_block { local e = require "ngx.errlog" e.raw_log(ngx.ERR, "just this")
+            ngx.print(pcall(e.raw_log, 99, "x")) ngx.print(" ", e.get_sys_filter_level() >= ngx.INFO, select(2, e.get_logs())) } }
+        location /reason { content_by_lua_block { local resp = require "ngx.resp"
+            -- An older lua-resty-core has no set_status.
+            if resp.set_status then resp.set_status(299, "Quite Fine") else ngx.status = 299 end ngx.print("x") } }
+    }"#,
+    |t| {
+        t.check("GET /log -> 200 false*bad log level*truedirective \"lua_capture_error_log\" is not set");
+        t.error_log().expect("[error] *#*: *1 just this, client");
+        let said = t.raw("GET /reason HTTP/1.0\r\n\r\n");
+        let known = ["HTTP/1.1 299 Quite Fine\r\n", "HTTP/1.1 299 \r\n"];
+        assert!(known.iter().any(|line| said.starts_with(line)), "{said}");
+    }
+);

@@ -50,7 +50,7 @@ pub use tasks::Task;
 
 pub use listen_spec::{BACKLOG_DEFAULT, KeepAlive, ListenSpec, SocketKind};
 pub use service::{
-    Held, Post, Role, Seated, Service, Wanted, begin_to_end, ending, held, hold, is_ending, seat,
-    take_seat, workers,
+    Held, Post, Role, Seated, Service, Wanted, begin_to_end, ending, held, hold, is_ending, role,
+    seat, take_seat, workers,
 };
 pub use zone::{Memory, ZONE_MIN_BYTES, Zone, ZoneTable, declare_zone, zone_name_and_size};

@@ -88,6 +88,7 @@ impl Post {
 
 thread_local! {
     static SEAT: Cell<usize> = const { Cell::new(0) };
+    static ROLE: Cell<Role> = const { Cell::new(Role::Single) };
     static WORKERS: Cell<usize> = const { Cell::new(1) };
     static ENDING: Cell<bool> = const { Cell::new(false) };
     static END: Rc<Notify> = Rc::default();
@@ -102,8 +103,14 @@ pub fn seat() -> usize {
 /// Called once, when a process takes its post.
 pub fn take_seat(post: &Post) {
     SEAT.set(post.seat);
+    ROLE.set(post.role);
     WORKERS.set(post.workers);
     ENDING.set(false);
+}
+
+/// What this process is.
+pub fn role() -> Role {
+    ROLE.get()
 }
 
 /// How many workers there are.

@@ -4,14 +4,14 @@ use super::socket::{RawSettings, Settings};
 use super::vm::{self, Code, Vm};
 use super::{abi, block, phase, run};
 use crate::conf::*;
-use crate::event::{Role, Zone};
+use crate::event::{self, Role, Zone};
 use crate::http::keyval::{KeyvalZones, Match};
 use crate::http::rewrite::{Op, WantedOps};
 use crate::http::upstream::chooser::{Chooser, WantedChooser};
 use crate::http::variable::VariableBook;
 use crate::http::{HttpConf, HttpModule, Merging, Pipeline, Request, Template, VariableTable};
 use crate::log;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -156,7 +156,8 @@ impl HttpModule for Lua {
 
     fn start(http: &Rc<HttpConf>, role: Role) -> io::Result<()> {
         let main = http.mains.main::<Lua>();
-        if !role.serves() || !main.is_used {
+        let is_wanted = role.serves() || role == Role::Privileged && main.wants_privileged.get();
+        if !is_wanted || !main.is_used {
             return Ok(());
         }
         abi::enter(http, main);
@@ -171,6 +172,7 @@ impl HttpModule for Lua {
     fn end(http: &HttpConf) {
         if let Some(script) = &http.mains.main::<Lua>().exit
             && vm::current().is_some()
+            && event::role() != Role::Helper
             && let Err(message) = run::start(script, phase::EXIT_WORKER)
         {
             log::error!("exit_worker_by_lua error: {}", run::Lines(&message));
@@ -188,6 +190,8 @@ pub struct Main {
     pub(super) prefix: PathBuf,
     /// There once the configuration was prepared.
     pub(super) vm: OnceCell<Rc<Vm>>,
+    /// Code asked for the privileged process to run it too.
+    pub(super) wants_privileged: Cell<bool>,
     regex_cache_entries: Option<i64>,
     memory_limit: Option<u64>,
     max_pending_timers: Option<i64>,

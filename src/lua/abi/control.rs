@@ -1,7 +1,7 @@
 //! The phase, the end of it, `ngx.ctx`, `ngx.status`, and the log.
 
 use super::{DONE, ERROR, Message, NO_REQUEST, OK, R, answer, export, functions};
-use super::{in_phase, need_text, put};
+use super::{bytes, in_phase, need_text, put};
 use crate::log::{self, Level};
 use crate::lua::crew::Crew;
 use crate::lua::phase::{self, BALANCER, BEFORE_REPLY, HEADER_FILTER, WITH_REQUEST, YIELDABLE};
@@ -70,6 +70,18 @@ export! {
             r.reply.reason = None;
             OK
         })
+    }
+
+    fn ngx_http_lua_ffi_set_resp_status_and_reason(
+        r: R, status: c_int, reason: *const u8, len: usize,
+    ) -> c_int {
+        let done = ngx_http_lua_ffi_set_resp_status(r, status);
+        if done == OK {
+            let reason = String::from_utf8_lossy(bytes(reason, len));
+            let is_clean = !reason.bytes().any(|byte| byte.is_ascii_control());
+            vm::with_request(|r| r.reply.reason = is_clean.then(|| (&*reason).into()));
+        }
+        done
     }
 
     fn ngx_http_lua_ffi_is_subrequest(_r: R) -> c_int {
@@ -144,26 +156,13 @@ functions! {
 
 /// `ngx.log(level, …)`
 fn write_log(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
-    const LEVELS: [Level; 8] = [
-        Level::Emerg,
-        Level::Alert,
-        Level::Crit,
-        Level::Error,
-        Level::Warn,
-        Level::Notice,
-        Level::Info,
-        Level::Debug,
-    ];
     let found = stack.kind_name(1);
     let number = stack.number(1).ok_or_else(|| {
         format!("bad argument #1 to 'log' (number expected, got {found})").into_bytes()
     })?;
-    match number as i64 {
-        // `ngx.STDERR` is above all levels.
-        0 => write_at(stack, Level::Emerg, 2),
-        n @ 1..=8 => write_at(stack, LEVELS[n as usize - 1], 2),
-        n => Err(format!("bad log level: {n}").into_bytes()),
-    }
+    let level = super::process::level_of(number as c_int);
+    let level = level.ok_or_else(|| format!("bad log level: {}", number as i64).into_bytes())?;
+    write_at(stack, level, 2)
 }
 
 fn write_at(stack: &mut Stack, level: Level, first: c_int) -> Result<c_int, Vec<u8>> {

@@ -17,6 +17,7 @@ mod hash;
 mod headers;
 mod output;
 mod param;
+mod process;
 mod regex;
 mod request;
 mod semaphore;
