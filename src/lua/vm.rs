@@ -39,6 +39,23 @@ thread_local! {
     static PENDING: RefCell<Option<Box<dyn Operation>>> = const { RefCell::new(None) };
 }
 
+/// How many results a C function of ours has pushed: an `int` in a register of its own. LuaJIT reads
+/// the whole register, where a C compiler leaves zeros above an `int` and rustc may leave anything.
+pub type Count = u64;
+
+/// A C function of ours.
+pub type Entry = unsafe extern "C-unwind" fn(*mut lua_State) -> Count;
+
+/// As Lua's headers have it.
+pub const fn c_function(entry: Entry) -> lua_CFunction {
+    // SAFETY: Lua alone calls it, from assembly; the lower half of the result is the `int`.
+    unsafe { std::mem::transmute::<Entry, lua_CFunction>(entry) }
+}
+
+fn whole(count: c_int) -> Count {
+    Count::from(count as u32)
+}
+
 /// What a C function gives that left an operation: it has no results yet.
 const WAITS: c_int = c_int::MIN;
 /// Most results of an operation.
@@ -270,7 +287,7 @@ impl Stack {
     ///
     /// # Safety
     /// `state` must be what Lua passed to the C function that calls this as its last act.
-    pub unsafe fn call(state: *mut lua_State, body: Body) -> c_int {
+    pub unsafe fn call(state: *mut lua_State, body: Body) -> Count {
         let mut stack = Stack(state);
         let runs = Runs::rust();
         let message = match catch_unwind(AssertUnwindSafe(|| body(&mut stack))) {
@@ -281,10 +298,10 @@ impl Stack {
                 return unsafe {
                     lua_settop(state, 0);
                     lua_pushlightuserdata(state, wait_marker());
-                    lua_yield(state, 1)
+                    whole(lua_yield(state, 1))
                 };
             }
-            Ok(Ok(count)) => return count,
+            Ok(Ok(count)) => return whole(count),
             Ok(Err(message)) => message,
             Err(_) => b"internal error".to_vec(),
         };

@@ -5,7 +5,7 @@
 //! never followed.
 
 use crate::lua::socket::{Pattern, Tcp, Udp};
-use crate::lua::vm::Stack;
+use crate::lua::vm::{self, Stack};
 use mlua_sys::*;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -96,7 +96,7 @@ unsafe fn make_metatable(state: *mut lua_State) {
     unsafe {
         lua_createtable(state, 0, 1);
         lua_pushstring(state, c"__gc".as_ptr());
-        lua_pushcclosure(state, collected, 0);
+        lua_pushcclosure(state, vm::c_function(collected), 0);
         lua_rawset(state, -3);
         lua_pushlightuserdata(state, key_pointer(&THING));
         lua_pushvalue(state, -2);
@@ -105,7 +105,7 @@ unsafe fn make_metatable(state: *mut lua_State) {
 }
 
 /// The collector's finalizer.
-unsafe extern "C-unwind" fn collected(state: *mut lua_State) -> c_int {
+unsafe extern "C-unwind" fn collected(state: *mut lua_State) -> vm::Count {
     // SAFETY: the state is what Lua passes; this is the last act.
     unsafe {
         Stack::call(state, |stack| {

@@ -228,11 +228,13 @@ use export;
 macro_rules! functions {
     ($($name:ident => $body:expr;)*) => {
         pub const FUNCTIONS: &[(&str, mlua_sys::lua_CFunction)] = &[$((stringify!($name), {
-            unsafe extern "C-unwind" fn call(state: *mut mlua_sys::lua_State) -> std::ffi::c_int {
+            unsafe extern "C-unwind" fn call(
+                state: *mut mlua_sys::lua_State,
+            ) -> $crate::lua::vm::Count {
                 // SAFETY: the state is what Lua passes; this is the last act.
                 unsafe { $crate::lua::vm::Stack::call(state, $body) }
             }
-            call
+            $crate::lua::vm::c_function(call)
         })),*];
     };
 }

@@ -610,13 +610,13 @@ fn receive_until(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     unsafe {
         lua_pushvalue(stack.state(), 1);
         push_thing(stack, Thing::Pattern(pattern));
-        lua_pushcclosure(stack.state(), next_until, 2);
+        lua_pushcclosure(stack.state(), vm::c_function(next_until), 2);
     }
     Ok(1)
 }
 
 /// The iterator of `receiveuntil`.
-unsafe extern "C-unwind" fn next_until(state: *mut lua_State) -> c_int {
+unsafe extern "C-unwind" fn next_until(state: *mut lua_State) -> vm::Count {
     // SAFETY: the state is what Lua passes; this is the last act.
     unsafe { Stack::call(state, iterate) }
 }
