@@ -158,7 +158,7 @@ fn lines_and_bytes_come_and_go() {
             GET /name -> 200 1\n+x\nnilno.example could not be resolved (3: Host not found)\nnilclosed
         "#,
             );
-            t.error_log().expect("connect() failed (111: Connection refused), upstream: 127.0.0.1:1(127.0.0.1:1), client: 127.0.0.1");
+            t.error_log().expect("connect() failed (111: Connection refused), upstream: 127.0.0.1:1(127.0.0.1), client: 127.0.0.1");
             t.error_log().expect(
                 "attempt to receive data on a closed socket: u:0*, c:0*, ft:0 eof:*, client: ",
             );
@@ -450,6 +450,11 @@ fn sockets_end_with_their_request() {
             GET /phases -> 200 +a+b
             "#,
             );
+            peer.expect_open(0);
+            // Neither does a socket that Lua has not collected keep its client's connection.
+            let mut client = t.connect();
+            client.send("GET /phases HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            assert!(client.read_to_end().ends_with(b"+a+b\n"));
             peer.expect_open(0);
             let mut client = t.connect();
             client.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");

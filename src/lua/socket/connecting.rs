@@ -11,6 +11,7 @@ use crate::lua::vm::{Operation, Stack, Value};
 use crate::sys::socket::{Address, Departure};
 use crate::upstream::url::Url;
 use std::ffi::c_int;
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -74,20 +75,14 @@ async fn establish(tcp: Rc<Tcp>, plan: Plan, sitting: Option<Sitting>) -> Result
         }
     };
     let address = find(&plan.host, plan.port, &plan.around).await?;
-    let text = match &address {
-        Address::Unix(_) => format!("{}({address})", plan.host),
-        Address::Inet(_) => format!("{}:{}({address})", plan.host, plan.port),
-    };
-    tcp.speaker.upstream.replace(text);
+    tcp.speaker.upstream.replace(peer_text(&plan.host, plan.port, &address));
     let deadline = Deadline::after(tcp.timeouts.connect.get());
     let connected = deadline.bound(io::connect(&address, &plan.departure)).await;
     let log_errors = tcp.settings().log_errors;
     let stream = match connected {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            if log_errors {
-                log::error!(&tcp.speaker, "connect() failed{}", log::Os(&error));
-            }
+            tell(&tcp, &address, &error, log_errors);
             return Err(error.into());
         }
         Err(elapsed) => {
@@ -103,6 +98,27 @@ async fn establish(tcp: Rc<Tcp>, plan: Plan, sitting: Option<Sitting>) -> Result
     tcp.connected(stream);
     tcp.seat.replace(seat);
     Ok(())
+}
+
+/// Tells the log that `connect()` failed. What a unix socket says it says at once.
+fn tell(tcp: &Tcp, address: &Address, error: &std::io::Error, log_errors: bool) {
+    let why = log::Os(error);
+    match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::WouldBlock if address.is_unix() => {
+            log::error!(&tcp.speaker, "connect() to {address} failed{why}");
+        }
+        _ if address.is_unix() => log::crit!(&tcp.speaker, "connect() to {address} failed{why}"),
+        _ if log_errors => log::error!(&tcp.speaker, "connect() failed{why}"),
+        _ => {}
+    }
+}
+
+/// `host:port(address)`, as the log names a peer whose address is known.
+pub(super) fn peer_text(host: &str, port: u16, address: &Address) -> String {
+    match address {
+        Address::Unix(_) => format!("{host}({address})"),
+        Address::Inet(inet) => format!("{host}:{port}({})", inet.ip()),
+    }
 }
 
 /// Waits for a connection of the pool to come back or to be closed.

@@ -123,7 +123,7 @@ impl Life {
 
     /// Who speaks in the log.
     pub fn speaker(&self) -> Speaker {
-        Speaker { about: self.about.clone(), upstream: RefCell::default() }
+        Speaker { about: RefCell::new(self.about.clone()), upstream: RefCell::default() }
     }
 }
 
@@ -139,25 +139,25 @@ impl Drop for Life {
 
 /// A socket's voice in the log.
 pub struct Speaker {
-    about: Option<About>,
+    about: RefCell<Option<About>>,
     /// `host:port(address)`, once it is known.
     pub upstream: RefCell<String>,
 }
 
 impl Speaker {
-    /// The request that it belongs to, without the socket.
-    pub fn request(&self) -> Alone<'_> {
-        Alone(self)
+    /// Lets go of the request, and of its connection with it: Lua may keep a socket for long.
+    pub fn forget(&self) {
+        drop(self.about.take());
     }
 }
 
 impl log::Context for Speaker {
     fn log(&self) -> Option<log::Log> {
-        self.about.as_ref().and_then(log::Context::log)
+        self.about.borrow().as_ref().and_then(log::Context::log)
     }
 
     fn connection(&self) -> u64 {
-        self.about.as_ref().map_or(0, log::Context::connection)
+        self.about.borrow().as_ref().map_or(0, log::Context::connection)
     }
 
     fn describe(&self, line: &mut log::Line) {
@@ -166,24 +166,7 @@ impl log::Context for Speaker {
             line.push(b", upstream: ");
             line.push(upstream.as_bytes());
         }
-        self.request().describe(line);
-    }
-}
-
-/// A speaker that does not name its peer.
-pub struct Alone<'a>(&'a Speaker);
-
-impl log::Context for Alone<'_> {
-    fn log(&self) -> Option<log::Log> {
-        self.0.log()
-    }
-
-    fn connection(&self) -> u64 {
-        self.0.connection()
-    }
-
-    fn describe(&self, line: &mut log::Line) {
-        if let Some(about) = &self.0.about {
+        if let Some(about) = &*self.about.borrow() {
             about.describe(line);
         }
     }

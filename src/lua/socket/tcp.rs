@@ -8,6 +8,7 @@ use super::settings::Settings;
 use crate::event::Deadline;
 use crate::http::{Body, Pull};
 use crate::io::{Conn, Stream};
+use crate::log;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -272,7 +273,8 @@ impl Tcp {
                     inbox.borrow_mut().push(bytes);
                     bytes.len()
                 }))
-                .or_else(end_without_goodbye)?
+                .or_else(end_without_goodbye)
+                .inspect_err(|e| log::error!(&self.speaker, "recv() failed{}", log::Os(e)))?
             }
             End::Body(body) => ready!(self.poll_body(body, cx))?,
             End::None | End::Coming => return Poll::Ready(Err(Fault::Closed)),
@@ -311,5 +313,6 @@ impl Mortal for Tcp {
         self.close();
         // A body that was not given back has no request any more.
         drop(self.end.take());
+        self.speaker.forget();
     }
 }

@@ -1,6 +1,6 @@
 //! `ngx.socket.udp`: datagrams to one peer and from it.
 
-use super::connecting::{find, push_fault};
+use super::connecting::{find, peer_text, push_fault};
 use super::fault::Fault;
 use super::life::{Around, Life, Mortal, Speaker};
 use crate::event::Deadline;
@@ -88,6 +88,7 @@ impl Udp {
 impl Mortal for Udp {
     fn end(&self) {
         self.close();
+        self.speaker.forget();
     }
 }
 
@@ -103,9 +104,10 @@ pub fn set_peer(
         0 => host.clone(),
         port => format!("{host}:{port}"),
     });
-    let around = udp.around();
+    let (around, named) = (udp.around(), udp.clone());
     let future = Box::pin(async move {
         let address = find(&host, port, &around).await?;
+        named.speaker.upstream.replace(peer_text(&host, port, &address));
         Ok(Rc::new(Datagram::connect_to(&address, bind.as_ref())?))
     });
     let mut naming = Naming { udp: udp.clone(), future, result: None };
@@ -186,7 +188,10 @@ impl Receiving {
             let room = &mut scratch[..self.max];
             datagram.poll_receive(cx, room).map_ok(|len| room[..len].to_vec())
         });
-        self.result = Some(ready!(received).map_err(Fault::from));
+        self.result = Some(ready!(received).map_err(|error| {
+            log::error!(&self.udp.speaker, "recv() failed{}", log::Os(&error));
+            Fault::from(error)
+        }));
         Poll::Ready(())
     }
 }

@@ -25,7 +25,10 @@ pub fn begin(tcp: &Rc<Tcp>, bytes: &[u8]) -> Begun {
     let mut sent = 0;
     match poll_send(&conn, bytes, &mut sent, &mut nobody) {
         Poll::Ready(Ok(())) => Begun::Sent,
-        Poll::Ready(Err(error)) => Begun::Failed(error.into()),
+        Poll::Ready(Err(error)) => {
+            log::error!(&tcp.speaker, "send() failed{}", log::Os(&error));
+            Begun::Failed(error.into())
+        }
         Poll::Pending => {
             tcp.set_waits(|waits| waits.writing = true);
             tcp.write_deadline.set_after(tcp.timeouts.send.get());
@@ -99,7 +102,10 @@ impl Operation for Sending {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let before = self.sent;
         let result = match poll_send(&self.conn, &self.rest, &mut self.sent, cx) {
-            Poll::Ready(result) => result.map_err(Fault::from),
+            Poll::Ready(result) => result.map_err(|error| {
+                log::error!(&self.tcp.speaker, "send() failed{}", log::Os(&error));
+                Fault::from(error)
+            }),
             Poll::Pending => {
                 if self.sent > before {
                     self.tcp.write_deadline.set_after(self.tcp.timeouts.send.get());
