@@ -58,6 +58,8 @@ fn whole(count: c_int) -> Count {
 
 /// What a C function gives that left an operation: it has no results yet.
 const WAITS: c_int = c_int::MIN;
+/// What Lua itself says, with no position.
+const ACROSS_C: &[u8] = b"attempt to yield across C-call boundary";
 /// Most results of an operation.
 pub(super) const RESULTS_MAX: usize = 8;
 
@@ -308,7 +310,10 @@ impl Stack {
         // SAFETY: there is room, as a C function has twenty places of its own; nothing that has
         // to be dropped is left when the error is raised.
         unsafe {
-            luaL_where(state, 1);
+            match message == ACROSS_C {
+                true => stack.push_text(b""),
+                false => luaL_where(state, 1),
+            }
             stack.push_text(&message);
             drop(message);
             lua_concat(state, 2);
@@ -322,7 +327,7 @@ impl Stack {
     pub fn wait_for(&mut self, operation: Box<dyn Operation>) -> Result<c_int, Vec<u8>> {
         // SAFETY: the state is valid; this only looks.
         if unsafe { lua_isyieldable(self.0) } == 0 {
-            return Err(b"attempt to yield across C-call boundary".to_vec());
+            return Err(ACROSS_C.to_vec());
         }
         wait_soon(operation);
         Ok(WAITS)

@@ -7,12 +7,14 @@ use crate::http::Request;
 use crate::http::pipe::{KEPT_MAX, MUCH, Pipe};
 use crate::lua::phase::MAY_WAIT;
 use crate::lua::run::{self, Progress};
-use crate::lua::socket::Refused;
+use crate::lua::socket::{self, Refused};
 use crate::lua::vm::{self, Stack, Value};
 use crate::proto::h1::Version;
 use mlua_sys::{LUA_TBOOLEAN, LUA_TLIGHTUSERDATA, LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE};
 use std::ffi::c_int;
 
+/// Code has taken the client's connection.
+const RAW: &[u8] = b"raw request socket acquired";
 /// How deep tables may nest in what is said.
 const NESTING_MAX: u8 = 32;
 
@@ -33,6 +35,9 @@ functions! {
 
 fn say(stack: &mut Stack, end: &[u8]) -> Result<c_int, Vec<u8>> {
     let out = in_phase(MAY_WAIT, |r| {
+        if socket::is_raw(r) {
+            return Err(RAW);
+        }
         let is_head = r.is_head();
         let progress = r.slots.of::<Progress>();
         if progress.is_over {
@@ -89,9 +94,11 @@ fn refuse(stack: &mut Stack, why: &[u8]) -> Result<c_int, Vec<u8>> {
 
 fn flush(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let refused = in_phase(MAY_WAIT, |r| {
+        let is_raw = socket::is_raw(r);
         let is_kept = !r.reply.head_sent && !run::may_send(r);
         let progress = r.slots.of::<Progress>();
         match progress {
+            _ if is_raw => Some(RAW),
             _ if !progress.has_said => Some(b"nothing to flush".as_slice()),
             _ if progress.is_over => Some(b"seen eof".as_slice()),
             _ if is_kept => Some(b"buffering".as_slice()),
@@ -109,11 +116,18 @@ fn flush(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
 }
 
 fn finish(stack: &mut Stack, then: fn(&mut Progress)) -> Result<c_int, Vec<u8>> {
-    in_phase(MAY_WAIT, |r| {
+    let is_raw = in_phase(MAY_WAIT, |r| {
+        if socket::is_raw(r) {
+            return true;
+        }
         let progress = r.slots.of::<Progress>();
         (progress.has_said, progress.is_flushed) = (true, true);
         then(progress);
+        false
     })?;
+    if is_raw {
+        return refuse(stack, RAW);
+    }
     stack.push(&Value::Number(1.0));
     Ok(1)
 }

@@ -172,6 +172,7 @@ fn bind(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     if parse_local(&text, port).is_none() {
         return refuse(stack, "bad address");
     }
+    log::debug_http!("lua tcp socket bind ip: {text}");
     stack.push_text(format!("{text} {port}").as_bytes());
     set_element(stack, 1, BIND);
     stack.push(&Value::Bool(true));
@@ -712,6 +713,7 @@ fn set_keepalive(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
         return refuse(stack, "unread data in buffer");
     }
     if event::is_ending() {
+        log::debug_http!("lua tcp socket set keepalive while process exiting, closing connection");
         tcp.close();
         return done(stack);
     }

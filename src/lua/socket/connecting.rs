@@ -76,7 +76,9 @@ async fn establish(tcp: Rc<Tcp>, plan: Plan, sitting: Option<Sitting>) -> Result
     };
     let address = find(&plan.host, plan.port, &plan.around).await?;
     tcp.speaker.upstream.replace(peer_text(&plan.host, plan.port, &address));
-    let deadline = Deadline::after(tcp.timeouts.connect.get());
+    let timeout = tcp.timeouts.connect.get();
+    log::debug_http!(&tcp.speaker, "lua tcp socket connect timeout: {}", timeout.as_millis());
+    let deadline = Deadline::after(timeout);
     let connected = deadline.bound(io::connect(&address, &plan.departure)).await;
     let log_errors = tcp.settings().log_errors;
     let stream = match connected {
@@ -93,6 +95,7 @@ async fn establish(tcp: Rc<Tcp>, plan: Plan, sitting: Option<Sitting>) -> Result
         }
     };
     if plan.around.nodelay && !address.is_unix() {
+        log::debug_http!(&tcp.speaker, "lua socket tcp_nodelay");
         stream.set_nodelay(true)?;
     }
     tcp.connected(stream);

@@ -52,7 +52,7 @@ pub fn body_socket(r: &mut Request, life: &Rc<Life>) -> Result<Rc<Tcp>, Refused>
             false => "no body",
         }));
     };
-    let tcp = Tcp::with_end(life, &Around::of(r), End::Body(body));
+    let tcp = Tcp::with_end(life, &Around::of(r), End::Body(body, r.client.conn.clone()));
     r.slots.of::<Given>().body = Rc::downgrade(&tcp);
     Ok(tcp)
 }
@@ -66,7 +66,7 @@ pub fn give_back(r: &mut Request) {
         true => tcp.end.take(),
         false => End::None,
     };
-    if let End::Body(body) = end {
+    if let End::Body(body, _) = end {
         r.body.put_back(body);
     }
     tcp.close();

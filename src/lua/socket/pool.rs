@@ -8,6 +8,7 @@
 use super::tcp::{End, Tcp};
 use crate::event::{self, Deadline, Receiver, Sender};
 use crate::io::Conn;
+use crate::log;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -92,6 +93,13 @@ impl Pool {
         if let Some(pool) = pool_of(name) {
             return pool;
         }
+        let shown = log::Raw(name);
+        log::debug_http!(
+            "lua tcp socket connection pool size: {}, backlog: {}",
+            rules.size,
+            rules.backlog.map_or(-1, |backlog| backlog as i64)
+        );
+        log::debug_http!("lua tcp socket keepalive create connection pool for key \"{shown}\"");
         let pool = Rc::new(Pool {
             name: name.into(),
             rules,
@@ -108,6 +116,11 @@ impl Pool {
     /// A waiting connection becomes that of `tcp`, if there is one.
     pub fn lend(&self, tcp: &Tcp) -> bool {
         let Some(idle) = self.take() else { return false };
+        log::debug_http!(
+            &tcp.speaker,
+            "lua tcp socket get keepalive peer: using connection {:p}",
+            Rc::as_ptr(&idle.conn)
+        );
         tcp.end.replace(End::Peer(idle.conn));
         tcp.reused.set(idle.reused + 1);
         tcp.speaker.upstream.replace(idle.upstream);
@@ -204,10 +217,12 @@ impl Pool {
                 let is_good = idle.conn.stream().poll_closed(cx).is_pending()
                     && idle.conn.is_quiet()
                     && idle.until.is_none_or(|until| now < until);
-                match is_good {
-                    true => waiting.push_back(idle),
-                    false => dead.push(idle),
+                if is_good {
+                    waiting.push_back(idle);
+                    continue;
                 }
+                log::debug_http!("lua tcp socket keepalive close handler");
+                dead.push(idle);
             }
             self.looks_at.set(waiting.iter().filter_map(|idle| idle.until).min());
         }
@@ -215,6 +230,8 @@ impl Pool {
     }
 
     fn vanish(&self) {
+        let name = log::Raw(&self.name);
+        log::debug_http!("lua tcp socket keepalive: free connection pool for \"{name}\"");
         if let Some(keeper) = self.keeper.take() {
             keeper.wake();
         }
@@ -256,6 +273,12 @@ pub fn keep(tcp: &Tcp, name: &[u8], size: usize, timeout: Option<Duration>) -> b
     let End::Peer(conn) = tcp.end.take() else { return false };
     let seat = tcp.seat.take().unwrap_or_else(|| Seat::new(&pool));
     let is_quiet = conn.is_quiet();
+    match timeout {
+        Some(time) => {
+            log::debug_http!("lua tcp socket keepalive timeout: {} ms", time.as_millis());
+        }
+        None => log::debug_http!("lua tcp socket keepalive timeout: unlimited"),
+    }
     if is_quiet {
         let idle = Idle {
             conn,

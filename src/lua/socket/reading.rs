@@ -110,13 +110,15 @@ impl Receiving {
         {
             self.got = Some(Got::Over);
         }
+        let timeout = self.tcp.timeouts.read.get();
+        log::debug_http!(&self.tcp.speaker, "lua tcp socket read timeout: {}", timeout.as_millis());
         let mut nobody = Context::from_waker(Waker::noop());
         if self.got.is_some() || self.advance(&mut nobody).is_ready() {
             return Ok(self.finish(stack));
         }
         self.waits = true;
         self.tcp.set_waits(|waits| waits.reading = true);
-        self.tcp.read_deadline.set_after(self.tcp.timeouts.read.get());
+        self.tcp.read_deadline.set_after(timeout);
         stack.wait_for(Box::new(self))
     }
 

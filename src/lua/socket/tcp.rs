@@ -57,8 +57,8 @@ pub enum End {
     Peer(Rc<Conn>),
     /// The client's connection.
     Client(Rc<Conn>),
-    /// The request's body.
-    Body(Body),
+    /// The request's body, over the client's connection.
+    Body(Body, Rc<Conn>),
 }
 
 /// Which operations are under way.
@@ -150,6 +150,10 @@ impl Tcp {
 
     /// Begins anew with what is true where code runs now: for another `connect`.
     pub fn renew(&self, around: &Around) {
+        if self.has_end() {
+            log::debug_http!(&self.speaker, "lua tcp socket reconnect without shutting down");
+        }
+        log::debug_http!(&self.speaker, "lua reuse socket upstream ctx");
         self.close();
         self.settings.replace(around.settings.clone());
         self.is_at_end.set(false);
@@ -180,11 +184,11 @@ impl Tcp {
 
     /// Whether it is the client's connection, or its body.
     pub fn is_downstream(&self) -> bool {
-        matches!(*self.end.borrow(), End::Client(_) | End::Body(_))
+        matches!(*self.end.borrow(), End::Client(_) | End::Body(..))
     }
 
     pub fn is_body(&self) -> bool {
-        matches!(*self.end.borrow(), End::Body(_))
+        matches!(*self.end.borrow(), End::Body(..))
     }
 
     /// The first of `uses` that is under way.
@@ -213,7 +217,12 @@ impl Tcp {
 
     /// Calls `f` with the descriptor, if there is one.
     pub fn with_fd<T>(&self, f: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
-        self.conn().map(|conn| f(conn.stream().as_fd()))
+        match &*self.end.borrow() {
+            End::Peer(conn) | End::Client(conn) | End::Body(_, conn) => {
+                Some(f(conn.stream().as_fd()))
+            }
+            End::None | End::Coming => None,
+        }
     }
 
     pub fn reused(&self) -> u32 {
@@ -241,7 +250,7 @@ impl Tcp {
     pub fn close(&self) {
         self.close_reading();
         self.is_write_closed.set(true);
-        if matches!(*self.end.borrow(), End::Body(_)) {
+        if self.is_body() {
             // The request takes back what is left of its body: see `downstream`.
             return;
         }
@@ -276,7 +285,7 @@ impl Tcp {
                 .or_else(end_without_goodbye)
                 .inspect_err(|e| log::error!(&self.speaker, "recv() failed{}", log::Os(e)))?
             }
-            End::Body(body) => ready!(self.poll_body(body, cx))?,
+            End::Body(body, _) => ready!(self.poll_body(body, cx))?,
             End::None | End::Coming => return Poll::Ready(Err(Fault::Closed)),
         };
         if filled == 0 {

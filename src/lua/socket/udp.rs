@@ -55,6 +55,10 @@ impl Udp {
 
     /// Begins anew with what is true where code runs now.
     pub fn renew(&self, around: &Around) {
+        if self.is_open() {
+            log::debug_http!(&self.speaker, "lua udp socket reconnect without shutting down");
+        }
+        log::debug_http!(&self.speaker, "lua reuse socket upstream ctx");
         self.close();
         self.around.replace(around.clone());
     }
@@ -158,6 +162,7 @@ impl Drop for Naming {
 /// Answers a call of `receive`: one datagram, `max` bytes of it.
 pub fn receive(stack: &mut Stack, udp: &Rc<Udp>, max: usize) -> Result<c_int, Vec<u8>> {
     let max = max.clamp(1, DATAGRAM_MAX);
+    log::debug_http!(&udp.speaker, "lua udp socket receive buffer size: {max}");
     let mut receiving = Receiving { udp: udp.clone(), max, result: None, waits: false };
     let mut nobody = Context::from_waker(Waker::noop());
     if receiving.advance(&mut nobody).is_ready() {
