@@ -519,3 +519,61 @@ fn twenty_thousand_connections_leave_nothing() {
         },
     );
 }
+
+#[test]
+fn threads_share_a_socket() {
+    with_peer(
+        r#"
+        location /busy { content_by_lua_block {
+            local sock = dial()
+            local reader = ngx.thread.spawn(function() return sock:receive() end)
+            ngx.say(sock:receive()) ngx.say(sock:receiveuntil("x")()) ngx.say(sock:close())
+            ngx.say(sock:setkeepalive()) ngx.say(sock:connect("127.0.0.1", PEER))
+            sock:send("full duplex\n")
+            ngx.say(select(2, ngx.thread.wait(reader)))
+            sock:send("slow\n")
+            local writer = ngx.thread.spawn(function() return sock:send(("x"):rep(20000000)) end)
+            ngx.say(sock:send("y")) ngx.say(sock:close()) ngx.say(sock:receive())
+        } }
+        location /connecting { content_by_lua_block {
+            local sock = ngx.socket.tcp()
+            local connecting = ngx.thread.spawn(function() return sock:connect("peer.example", PEER) end)
+            ngx.say(sock:send("x")) ngx.say(sock:connect("127.0.0.1", PEER)) ngx.say(sock:receive())
+            ngx.say(select(2, ngx.thread.wait(connecting)))
+        } }
+        location /kill { content_by_lua_block {
+            local sock = dial()
+            local reader = ngx.thread.spawn(function() return sock:receive() end)
+            ngx.say(ngx.thread.kill(reader), " ", sock:send("x"))
+        } }
+        location /timer { content_by_lua_block {
+            ngx.timer.at(0, function()
+                local sock = dial({pool = "timer"})
+                sock:send("from a timer\n")
+                local line = sock:receive()
+                ngx.log(ngx.WARN, "timer got ", line, " ", sock:setkeepalive())
+                LEFT = dial()
+            end)
+            ngx.say("set")
+        } }
+        location /timers { content_by_lua_block {
+            ngx.say(LEFT:receive())
+            ngx.say(pcall(LEFT.connect, LEFT, "127.0.0.1", PEER))
+        } }
+        "#,
+        |t, peer| {
+            t.check(
+                r#"
+            GET /busy -> 200 nilsocket busy reading\nnilsocket busy reading\nnilsocket busy reading\nnilsocket busy reading\nnilsocket busy reading\n+full duplex\nnilsocket busy writing\nnilsocket busy writing\n+slow
+            GET /connecting -> 200 nilsocket busy connecting\nnilsocket busy connecting\nnilsocket busy connecting\n1
+            GET /kill -> 200 1 nilclosed
+            "#,
+            );
+            peer.expect_open(0);
+            t.check("GET /timer -> 200 set");
+            t.error_log().expect("[lua] content_by_lua(nginx.conf:*):6: timer got +from a timer 1");
+            peer.expect_open(1);
+            t.check(r"GET /timers -> 200 nilclosed\nfalsebad request");
+        },
+    );
+}

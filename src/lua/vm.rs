@@ -39,8 +39,9 @@ thread_local! {
     static PENDING: RefCell<Option<Box<dyn Operation>>> = const { RefCell::new(None) };
 }
 
-/// How many results a C function of ours has pushed: an `int` in a register of its own. LuaJIT reads
-/// the whole register, where a C compiler leaves zeros above an `int` and rustc may leave anything.
+/// How many results a C function of ours has pushed: an `int` in a register of its own. LuaJIT
+/// reads the whole register, where a C compiler leaves zeros above an `int` and rustc may leave
+/// anything.
 pub type Count = u64;
 
 /// A C function of ours.
