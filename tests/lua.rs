@@ -62,6 +62,23 @@ lua_test!(
 );
 
 lua_test!(
+    texts_are_signed_quoted_and_gathered,
+    r#"server {
+        location /hmac { content_by_lua_block { ngx.print(ngx.encode_base64(ngx.hmac_sha1("key", "The quick brown fox jumps over the lazy dog"))) } }
+        location /sql { content_by_lua_block { ngx.print(ngx.quote_sql_str("a'b\\c\n\0")) } }
+        location /multi { content_by_lua_block {
+            local a, b = ngx.location.capture_multi { { "/one" }, { "/two", { args = "x=1" } } }
+            ngx.print(a.body, a.status, b.body, b.status) } }
+        location /one { content_by_lua_block { ngx.sleep(0.01) ngx.print("one") } }
+        location /two { content_by_lua_block { ngx.status = 404 ngx.print("two", ngx.var.arg_x) } }
+    }"#,
+    |t| {
+        t.check("GET /hmac -> 200 3nybhbi3iqa8ino29wqQcBydtNk=\nGET /multi -> 200 one200two1404");
+        assert_eq!(t.ask("GET /sql").text(), r"'a\'b\\c\n\0'");
+    }
+);
+
+lua_test!(
     a_filter_that_always_fails_ends,
     r#"server {
         location / { return 200 ok; header_filter_by_lua_block { error("no reply is good") } }

@@ -113,6 +113,7 @@ end
 ngx.flush, ngx.eof, ngx.send_headers = sender(c.flush), sender(c.eof), sender(c.send_headers)
 
 ngx.sleep = c.sleep
+ngx.hmac_sha1, ngx.quote_sql_str, ngx.throw_error = c.hmac_sha1, c.quote_sql_str, error
 ngx.thread = { spawn = c.spawn, wait = c.wait_thread, kill = c.kill }
 ngx.timer = {
   at = c.timer_at, every = c.timer_every,
@@ -240,6 +241,23 @@ function ngx.location.capture(uri, options)
     status = status, body = body, truncated = cut,
     header = setmetatable(collect(fields or {}, true), captured_mt),
   }
+end
+
+function ngx.location.capture_multi(requests)
+  if type(requests) ~= "table" then
+    error("bad argument #1 to 'capture_multi' (table expected, got " .. type(requests) .. ")", 2)
+  end
+  if #requests == 0 then error("at least one subrequest should be specified", 2) end
+  local threads, results = {}, {}
+  for n, request in ipairs(requests) do
+    threads[n] = ngx.thread.spawn(ngx.location.capture, request[1], request[2])
+  end
+  for n, thread in ipairs(threads) do
+    local ok, result = ngx.thread.wait(thread)
+    if not ok then error(result, 2) end
+    results[n] = result
+  end
+  return unpack(results)
 end
 
 ngx.req = {

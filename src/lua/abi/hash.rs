@@ -1,10 +1,12 @@
 //! Hashes and base64.
 
-use super::export;
+use super::{export, functions, need_text};
+use crate::lua::vm::Stack;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD as PADDED};
 use base64::engine::{DecodePaddingMode, general_purpose::STANDARD_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use std::ffi::c_int;
@@ -73,6 +75,46 @@ export! {
         super::put(out_len, plain.len());
         1
     }
+}
+
+functions! {
+    hmac_sha1 => hmac_sha1;
+    quote_sql_str => quote_sql_str;
+}
+
+/// `ngx.hmac_sha1(secret, text)`: 20 bytes.
+fn hmac_sha1(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
+    let (secret, text) = (need_text(stack, 1)?, need_text(stack, 2)?);
+    let mut mac = Hmac::<Sha1>::new_from_slice(&secret).map_err(|e| e.to_string().into_bytes())?;
+    mac.update(&text);
+    stack.push_text(&mac.finalize().into_bytes());
+    Ok(1)
+}
+
+/// `ngx.quote_sql_str(text)`: as MySQL wants it, with quotes.
+fn quote_sql_str(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
+    let text = need_text(stack, 1)?;
+    let mut out = Vec::with_capacity(text.len() + 2);
+    out.push(b'\'');
+    for byte in text {
+        let escaped = match byte {
+            0 => b'0',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            8 => b'b',
+            26 => b'Z',
+            b'\\' | b'\'' | b'"' => byte,
+            plain => {
+                out.push(plain);
+                continue;
+            }
+        };
+        out.extend([b'\\', escaped]);
+    }
+    out.push(b'\'');
+    stack.push_text(&out);
+    Ok(1)
 }
 
 fn hex(bytes: &[u8]) -> Vec<u8> {

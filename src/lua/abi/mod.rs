@@ -137,6 +137,7 @@ fn all_functions() -> Vec<(&'static str, lua_CFunction)> {
     let groups = [
         control::FUNCTIONS,
         dict::FUNCTIONS,
+        hash::FUNCTIONS,
         output::FUNCTIONS,
         param::FUNCTIONS,
         request::FUNCTIONS,
