@@ -29,6 +29,7 @@ mod location;
 mod logs;
 mod lua;
 mod lua_balancer;
+mod lua_budget;
 mod lua_output;
 mod lua_phases;
 mod lua_socket;

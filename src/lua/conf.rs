@@ -1,5 +1,6 @@
 //! The directives of Lua, and what a process does at its start.
 
+use super::budget::{self, Budget};
 use super::socket::{RawSettings, Settings};
 use super::vm::{self, Code, Vm};
 use super::{abi, block, phase, run};
@@ -9,7 +10,9 @@ use crate::http::keyval::{KeyvalZones, Match};
 use crate::http::rewrite::{Op, WantedOps};
 use crate::http::upstream::chooser::{Chooser, WantedChooser};
 use crate::http::variable::VariableBook;
-use crate::http::{HttpConf, HttpModule, Merging, Pipeline, Request, Template, VariableTable};
+use crate::http::{
+    Builtin, HttpConf, HttpModule, Merging, Pipeline, Request, Template, VariableTable, var,
+};
 use crate::log;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -76,6 +79,13 @@ impl HttpModule for Lua {
         d("lua_ssl_crl",                  ANY_HTTP, text(|c| &mut c.socket.ssl.crl)),
         d("lua_ssl_certificate",          ANY_HTTP, text(|c| &mut c.socket.ssl.certificate)),
         d("lua_ssl_certificate_key",      ANY_HTTP, text(|c| &mut c.socket.ssl.certificate_key)),
+        d("lua_budget",                 ANY_CODE, call(between(1, 2), |c, r| {
+            if c.budget.is_some() {
+                return Err(Reason::Duplicate);
+            }
+            c.budget = Some(Budget::read(r)?);
+            Ok(())
+        })),
         d("lua_need_request_body",      ANY_CODE, flag(|c| &mut c.needs_body)),
         d("lua_http10_buffering",       ANY_CODE, flag(|c| &mut c.http10_buffering)),
         d("lua_use_default_type",       ANY_CODE, flag(|c| &mut c.default_type)),
@@ -107,6 +117,8 @@ impl HttpModule for Lua {
         d("log_by_lua_file",            ANY_CODE, call(exactly(1), |c, r| c.add(r, LOG))),
     ];
 
+    const VARIABLES: &'static [Builtin] = &[var("lua_budget_status", budget::status)];
+
     fn finish(main: &mut Main, m: &mut Merging) -> Result<(), Reason> {
         main.variables = m.shelf.of::<VariableTable>().book();
         main.is_used |= m.shelf.take::<Used>().0 || main.has_code();
@@ -124,6 +136,7 @@ impl HttpModule for Lua {
         }
         Ok(Loc {
             scripts,
+            budget: raw.budget.unwrap_or(up.budget),
             needs_body: raw.needs_body.unwrap_or(up.needs_body),
             http10_buffering: raw.http10_buffering.unwrap_or(up.http10_buffering),
             default_type: raw.default_type.unwrap_or(up.default_type),
@@ -220,6 +233,7 @@ type Scripts = [Option<Rc<Script>>; 8];
 pub struct RawLoc {
     scripts: Scripts,
     needs_body: Option<bool>,
+    budget: Option<Option<Budget>>,
     http10_buffering: Option<bool>,
     default_type: Option<bool>,
     underscores: Option<bool>,
@@ -235,6 +249,8 @@ impl RawLoc {
 /// What is true in a location.
 pub struct Loc {
     pub(super) scripts: Scripts,
+    /// `lua_budget`
+    pub(super) budget: Option<Budget>,
     /// `lua_need_request_body`: the body is read before any code runs.
     pub(super) needs_body: bool,
     /// `lua_http10_buffering`: replies to HTTP/1.0 are kept until they are whole.
@@ -251,6 +267,7 @@ impl Default for Loc {
     fn default() -> Loc {
         Loc {
             scripts: Scripts::default(),
+            budget: None,
             needs_body: false,
             http10_buffering: true,
             default_type: true,

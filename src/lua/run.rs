@@ -1,6 +1,7 @@
 //! What a phase does with its code: it runs, waits, and decides how the request goes on.
 
 use super::body_filter::{self, Piece};
+use super::budget::Budget;
 use super::conf::{self, Loc, Lua, NoCode, Script};
 use super::coroutine::Coroutine;
 use super::crew::Crew;
@@ -176,9 +177,26 @@ async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
             _ => Verdict::Finish(500),
         };
     }
-    let outcome = match begin(script, r, phase) {
-        Ok(coroutine) => lead(&Crew::of(coroutine), Some(&mut *r), phase).await,
+    let crew = match begin(script, r, phase) {
+        Ok(coroutine) => Crew::of(coroutine),
         Err(verdict) => return verdict,
+    };
+    let outcome = match r.conf::<Lua>().budget.filter(|_| Budget::covers(phase)) {
+        None => lead(&crew, Some(&mut *r), phase).await,
+        Some(budget) => {
+            let end = budget.end(r);
+            match event::timeout_at(end, lead(&crew, Some(&mut *r), phase)).await {
+                Ok(outcome) => {
+                    budget.settle(r, phase, Some(&outcome));
+                    outcome
+                }
+                Err(_) => {
+                    crew.disband();
+                    forget_output(r);
+                    return budget.settle(r, phase, None);
+                }
+            }
+        }
     };
     if socket::is_raw(r) && !matches!(outcome, Outcome::Sends(..)) {
         return end_raw(r).await;
