@@ -565,7 +565,7 @@ fn threads_share_a_socket() {
             t.check(
                 r#"
             GET /busy -> 200 nilsocket busy reading\nnilsocket busy reading\nnilsocket busy reading\nnilsocket busy reading\nnilsocket busy reading\n+full duplex\nnilsocket busy writing\nnilsocket busy writing\n+slow
-            GET /connecting -> 200 nilsocket busy connecting\nnilsocket busy connecting\nnilsocket busy connecting\n1
+            GET /connecting -> 200 nilclosed\nnilsocket busy connecting\nnilclosed\n1
             GET /kill -> 200 1 nilclosed
             "#,
             );

@@ -39,7 +39,6 @@ pub fn connect(stack: &mut Stack, tcp: &Rc<Tcp>, plan: Plan) -> Result<c_int, Ve
             }
         },
     };
-    tcp.end.replace(End::Coming);
     let mut connecting = Connecting {
         tcp: tcp.clone(),
         future: Box::pin(establish(tcp.clone(), plan, sitting)),
@@ -76,6 +75,8 @@ async fn establish(tcp: Rc<Tcp>, plan: Plan, sitting: Option<Sitting>) -> Result
     };
     let address = find(&plan.host, plan.port, &plan.around).await?;
     tcp.speaker.upstream.replace(peer_text(&plan.host, plan.port, &address));
+    // Until now there was nothing that could be busy.
+    tcp.end.replace(End::Coming);
     let timeout = tcp.timeouts.connect.get();
     log::debug_http!(&tcp.speaker, "lua tcp socket connect timeout: {}", timeout.as_millis());
     let deadline = Deadline::after(timeout);
