@@ -73,6 +73,26 @@ lua_test!(
     }
 );
 
+// The peer is checked against the name that code gave (an older lua-resty-core cannot give one).
+lua_test!(
+    code_names_the_peer_for_tls,
+    r#"upstream named { server 0.0.0.1; balancer_by_lua_block {
+            assert(require("ngx.balancer").set_current_peer("127.0.0.1", {PORT2}, "www.example.com")) } }
+    server { listen 127.0.0.1:{PORT};
+        location / { proxy_pass https://named/; proxy_ssl_verify on; proxy_ssl_trusted_certificate ca.pem;
+            proxy_ssl_name wrong.test; proxy_ssl_server_name on; }
+        location /version { content_by_lua_block { ngx.print(ngx.config.ngx_lua_version) } } }
+    server { listen 127.0.0.1:{PORT2} ssl; ssl_certificate cert.pem; ssl_certificate_key key.pem;
+        location / { return 200 "$ssl_server_name"; } }"#,
+    |t| {
+        let version: u32 = t.ask("GET /version").text().parse().unwrap();
+        match version {
+            10027.. => t.check("GET / -> 200 www.example.com"),
+            _ => t.check("GET / -> 502"),
+        }
+    }
+);
+
 #[test]
 fn it_stands_in_an_upstream_only() {
     for (conf, says) in [

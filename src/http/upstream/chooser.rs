@@ -33,6 +33,8 @@ pub trait Chooser {
 pub struct Choice {
     /// Where to; `None` leaves it to the upstream's servers.
     pub address: Option<Address>,
+    /// The name for TLS, in place of what the directives say.
+    pub host: Option<Rc<str>>,
     /// Tries beside those that are left.
     pub more_tries: u32,
     /// For connecting, sending, reading; `None` is what the directives say.
@@ -45,6 +47,14 @@ pub struct Choice {
     pub tries_max: u32,
     /// Tries so far, this one with them.
     pub tries: u32,
+}
+
+/// What was decided for the next try.
+pub struct Next {
+    /// `None`: nobody can serve.
+    pub turn: Option<Turn>,
+    pub pool: Option<Rc<Pool>>,
+    pub host: Option<Rc<str>>,
 }
 
 /// Whose code chooses for an upstream, and the pools that its connections wait in.
@@ -69,7 +79,7 @@ impl Chosen {
         upstream: &Rc<Upstream>,
         rules: &mut Rc<Rules>,
         ask: &mut Ask,
-    ) -> Result<(Option<Turn>, Option<Rc<Pool>>), u16> {
+    ) -> Result<Next, u16> {
         let before = r.slots.of::<Choice>();
         let (last, tries_max, tries) = (before.last, before.tries_max, before.tries + 1);
         *before = Choice { last, tries_max, tries, ..Choice::default() };
@@ -88,11 +98,12 @@ impl Chosen {
             Some(keep) => self.pool(keep),
             None => upstream.pool.clone(),
         };
+        let host = choice.host.take();
         let turn = match choice.address.take() {
             Some(address) => Some(Turn::chosen(peer_at(address))),
             None => upstream.pick(ask),
         };
-        Ok((turn, pool))
+        Ok(Next { turn, pool, host })
     }
 
     /// The pool with these rules; `None`: there are too many.

@@ -170,11 +170,14 @@ impl Trip {
         let picked = match self.chosen.clone() {
             None => self.route.upstream.pick(&mut self.ask),
             Some(chosen) => {
-                let Route { rules, upstream, .. } = &mut self.route;
+                let Route { rules, upstream, secure, .. } = &mut self.route;
                 let next = chosen.next(r, upstream, rules, &mut self.ask);
-                let (turn, pool) = next.map_err(Broken::Over)?;
-                self.pool = pool;
-                turn
+                let next = next.map_err(Broken::Over)?;
+                if let (Some(secure), Some(host)) = (secure, next.host) {
+                    secure.name = host;
+                }
+                self.pool = next.pool;
+                next.turn
             }
         };
         let Some(turn) = picked else {

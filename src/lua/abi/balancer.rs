@@ -35,16 +35,21 @@ unsafe fn choice(
 
 export! {
     /// Older versions of lua-resty-core pass the message where newer ones pass a host for TLS.
-    /// Connections are told apart by address.
     fn ngx_http_lua_ffi_balancer_set_current_peer(
-        _r: R, address: *const u8, len: usize, port: c_int, host: *mut c_void, _host_len: isize,
+        _r: R, address: *const u8, len: usize, port: c_int, host: *mut c_void, host_len: isize,
         message: Message,
     ) -> c_int {
         let has_host = SPOKEN.get() >= VERSION_OF_PEER_HOST;
         let message = if has_host { message } else { host.cast() };
+        let named = match has_host && host_len > 0 {
+            true => bytes(host.cast(), host_len as usize),
+            false => &[],
+        };
+        let name = (!named.is_empty()).then(|| String::from_utf8_lossy(named).into());
         let text = String::from_utf8_lossy(bytes(address, len)).into_owned();
         choice(message, |choice| {
             choice.address = Some(address_of(&text, port)?);
+            choice.host = name;
             Ok(())
         })
     }
