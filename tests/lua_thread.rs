@@ -84,6 +84,9 @@ lua_test!(
         location /killed { content_by_lua_block {
             local s = require("ngx.semaphore").new() local t = ngx.thread.spawn(function() s:wait(10) end)
             ngx.thread.kill(t) s:post() ngx.print(s:count(), s:wait(0)) } }
+        location /turn { content_by_lua_block {
+            local s = require("ngx.semaphore").new() ngx.thread.spawn(function() ngx.print("got ", s:wait(1), " ") end)
+            s:post(2) ngx.print(s:wait(0), " ") ngx.sleep(0.01) ngx.print(s:wait(0)) } }
         location /wait { content_by_lua_block { ngx.print(shared:wait(5)) } }
         location /post { content_by_lua_block { shared:post() ngx.print("posted") } }
         location /coroutine { content_by_lua_block {
@@ -97,6 +100,7 @@ lua_test!(
         GET /timeout   -> 200 nilniltimeouttimeout0
         GET /killed    -> 200 1true
         GET /coroutine -> 200 truenil
+        GET /turn      -> 200 nil got true true
     ",
         );
         let mut client = t.connect();

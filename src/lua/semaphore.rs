@@ -12,7 +12,7 @@ use std::time::Duration;
 /// A semaphore of this process.
 #[derive(Default)]
 pub struct Semaphore {
-    /// What is left when everybody who waits has got one.
+    /// What was posted and not taken; those who wait take theirs when their turn comes.
     free: Cell<i64>,
     waiting: RefCell<VecDeque<Rc<Wish>>>,
 }
@@ -38,22 +38,30 @@ impl Semaphore {
         may
     }
 
-    /// Adds `n`; those who wait longest get them.
+    /// Adds `n`: who waits longest may take one, when the code that posts has given way.
     pub fn post(&self, n: i64) {
         self.free.set(self.free.get().saturating_add(n));
-        while self.free.get() > 0
-            && let Some(wish) = self.pop()
+        self.wake_first();
+    }
+
+    fn wake_first(&self) {
+        if self.free.get() > 0
+            && let Some(wish) = self.waiting.borrow().front()
+            && let Some(waker) = wish.waker.take()
         {
-            self.free.set(self.free.get() - 1);
-            wish.is_granted.set(true);
-            if let Some(waker) = wish.waker.take() {
-                waker.wake();
-            }
+            waker.wake();
         }
     }
 
-    fn pop(&self) -> Option<Rc<Wish>> {
-        self.waiting.borrow_mut().pop_front()
+    /// Lets who waits longest, if that is `wish`, take one.
+    fn grant(&self, wish: &Rc<Wish>) {
+        let is_first = self.waiting.borrow().front().is_some_and(|first| Rc::ptr_eq(first, wish));
+        if is_first && self.free.get() > 0 {
+            self.free.set(self.free.get() - 1);
+            self.waiting.borrow_mut().pop_front();
+            wish.is_granted.set(true);
+            self.wake_first();
+        }
     }
 
     /// How many there are; below 0, how many wait.
@@ -76,14 +84,17 @@ impl Wait {
         Wait { semaphore, wish, deadline: Deadline::after(time) }
     }
 
+    /// Waits no longer; who is first now may have been waiting for that.
     fn give_up(&self) {
         let ours = |wish: &Rc<Wish>| Rc::ptr_eq(wish, &self.wish);
         self.semaphore.waiting.borrow_mut().retain(|wish| !ours(wish));
+        self.semaphore.wake_first();
     }
 }
 
 impl Operation for Wait {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.semaphore.grant(&self.wish);
         if self.wish.is_granted.get() {
             return Poll::Ready(());
         }
@@ -130,7 +141,8 @@ mod tests {
             let (mut first, mut second) = (wait(), wait());
             assert_eq!(semaphore.count(), -2);
             semaphore.post(1);
-            assert!(first.poll(&mut cx).is_ready() && second.poll(&mut cx).is_pending());
+            assert!(!semaphore.take() && semaphore.count() == -1);
+            assert!(second.poll(&mut cx).is_pending() && first.poll(&mut cx).is_ready());
             // The first one goes without it.
             drop(first);
             assert!(second.poll(&mut cx).is_ready());
