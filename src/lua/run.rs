@@ -1,4 +1,13 @@
 //! What a phase does with its code: it runs, waits, and decides how the request goes on.
+//!
+//! [`lead`] drives a crew: it resumes the thread whose turn it is, and looks at the [`Step`] where
+//! that stands then. A step that waits gives an [`Operation`], which goes to the crew and is polled
+//! there without the request; when it is ready the thread is resumed with its results. What asks
+//! for the request itself ([`Ask`]: an exit, a redirect, the body) is done here, or becomes an
+//! operation. A crew without a request is a timer's.
+//!
+//! Output that is to leave before the code has ended ends the handler with [`Outcome::Sends`]: the
+//! reply begins, and the crew goes on as the reply's [`Rest`](crate::http::rest::Rest).
 
 use super::body_filter::{self, Piece};
 use super::budget::Budget;

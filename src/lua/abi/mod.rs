@@ -200,6 +200,8 @@ impl<T> Fallback for *const T {
     }
 }
 
+/// Runs the body of a function that is reached through ffi. It must not call Lua's API: an error
+/// of Lua's would pass through its frames, as [`Runs`](super::memory::Runs) is not changed here.
 fn guarded<T: Fallback>(f: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| {
         log::alert!("a panic in a function that Lua called");
