@@ -10,7 +10,7 @@ use super::vm::{Operation, Stack};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::c_int;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 /// Threads of one crew that live, or have ended and were not waited for.
@@ -74,14 +74,16 @@ pub struct Turn {
 impl Crew {
     /// A crew of one thread.
     pub fn of(entry: Coroutine) -> Rc<Crew> {
-        let crew = Crew::default();
-        crew.state.borrow_mut().add(entry, 0);
-        Rc::new(crew)
+        Crew::with(entry, None)
     }
 
     /// A crew of one thread without a request.
     pub fn apart(entry: Coroutine, life: Rc<Life>) -> Rc<Crew> {
-        let crew = Crew { life: Some(life), ..Crew::default() };
+        Crew::with(entry, Some(life))
+    }
+
+    fn with(entry: Coroutine, life: Option<Rc<Life>>) -> Rc<Crew> {
+        let crew = Crew { life, ..Crew::default() };
         crew.state.borrow_mut().add(entry, 0);
         Rc::new(crew)
     }
@@ -214,29 +216,19 @@ impl Crew {
     }
 
     /// Takes a thread out that has ended: pushes whether it ended well, and its results.
-    fn reap(&self, number: u32, onto: &mut Stack) -> c_int {
-        let taken = self.state.borrow_mut().member(number).map(|member| {
-            let is_over = matches!(member.stage, Stage::Ended(..));
-            let stage = if is_over { Stage::Gone } else { Stage::Running };
-            std::mem::replace(&mut member.stage, stage)
-        });
-        match taken {
-            Some(Stage::Ended(mut coroutine, is_well)) => {
+    pub fn reap(&self, number: u32, onto: &mut Stack) -> c_int {
+        match self.state.borrow_mut().take_ended(number) {
+            Some((mut coroutine, is_well)) => {
                 onto.push_truth(is_well);
                 1 + coroutine.give_results(onto)
             }
-            _ => 0,
+            None => 0,
         }
     }
 
     /// `ngx.thread.kill`: ends it where it stands.
     pub fn kill(&self, number: u32) {
         self.put(number, Stage::Gone);
-    }
-
-    /// Pushes the results of a thread that has ended.
-    pub fn results(&self, number: u32, onto: &mut Stack) -> c_int {
-        self.reap(number, onto)
     }
 
     fn first_ended(&self, numbers: &[u32]) -> Option<u32> {
@@ -276,6 +268,17 @@ impl State {
         Some(&mut self.members[at])
     }
 
+    fn take_ended(&mut self, number: u32) -> Option<(Box<Coroutine>, bool)> {
+        let member = self.member(number)?;
+        match std::mem::replace(&mut member.stage, Stage::Gone) {
+            Stage::Ended(coroutine, is_well) => Some((coroutine, is_well)),
+            other => {
+                member.stage = other;
+                None
+            }
+        }
+    }
+
     fn take_waiting(&mut self, number: u32) -> Option<(Box<Coroutine>, Box<dyn Operation>)> {
         let member = self.member(number)?;
         match std::mem::replace(&mut member.stage, Stage::Running) {
@@ -288,32 +291,36 @@ impl State {
     }
 }
 
-/// Waits until one of some threads has ended.
+/// Waits until one of some threads has ended. It stands in its crew, and must not hold it.
 pub struct Join {
-    crew: Rc<Crew>,
+    crew: Weak<Crew>,
     numbers: Vec<u32>,
 }
 
 impl Join {
-    pub fn new(crew: Rc<Crew>, numbers: Vec<u32>) -> Join {
-        Join { crew, numbers }
+    pub fn new(crew: &Rc<Crew>, numbers: Vec<u32>) -> Join {
+        Join { crew: Rc::downgrade(crew), numbers }
+    }
+
+    /// The crew, and the first of the threads that has ended.
+    fn ended(&self) -> Option<(Rc<Crew>, u32)> {
+        let crew = self.crew.upgrade()?;
+        let number = crew.first_ended(&self.numbers)?;
+        Some((crew, number))
     }
 }
 
 impl Operation for Join {
     /// Nobody has to wake: whoever drives the crew polls when a thread has run.
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        match self.crew.first_ended(&self.numbers) {
+        match self.ended() {
             Some(_) => Poll::Ready(()),
             None => Poll::Pending,
         }
     }
 
     fn finish(&mut self, stack: &mut Stack) -> c_int {
-        match self.crew.first_ended(&self.numbers) {
-            Some(number) => self.crew.reap(number, stack),
-            None => 0,
-        }
+        self.ended().map_or(0, |(crew, number)| crew.reap(number, stack))
     }
 }
 
@@ -323,5 +330,24 @@ struct Restore(Option<Rc<Crew>>);
 impl Drop for Restore {
     fn drop(&mut self) {
         drop(CURRENT.replace(self.0.take()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lua::vm::{self, Code, Vm};
+
+    #[test]
+    fn who_waits_for_a_thread_does_not_hold_the_crew() {
+        Vm::new(None).unwrap().enter();
+        let code = Code::new("=test".into(), b"return 1".to_vec());
+        let crew = Crew::of(Coroutine::new(&code).unwrap());
+        let turn = crew.next().unwrap();
+        crew.waits(turn.number, turn.coroutine, Box::new(Join::new(&crew, vec![7])));
+        let left = Rc::downgrade(&crew);
+        drop(crew);
+        assert!(left.upgrade().is_none());
+        vm::leave();
     }
 }

@@ -68,13 +68,13 @@ fn wait(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
             Looked::NotOurs => {
                 return Err(b"only the parent coroutine can wait on the thread".to_vec());
             }
-            Looked::Ended(number) => return Ok(crew.results(number, stack)),
+            Looked::Ended(number) => return Ok(crew.reap(number, stack)),
             Looked::Gone if at < count || !alive.is_empty() => {}
             Looked::Gone => return refuse(stack, "already waited or killed"),
             Looked::Alive(number) => alive.push(number),
         }
     }
-    stack.wait_for(Box::new(Join::new(crew, alive)))
+    stack.wait_for(Box::new(Join::new(&crew, alive)))
 }
 
 /// `ngx.thread.kill(thread)`
