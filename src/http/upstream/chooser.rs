@@ -5,7 +5,7 @@
 
 use super::next::Failed;
 use super::rules::Rules;
-use crate::conf::{Context, Reading, Reason, UPS, found};
+use crate::conf::{Reading, Reason, UPS, found};
 use crate::http::{Modules, Request};
 use crate::sys::socket::Address;
 use crate::upstream::block::Plan;
@@ -138,12 +138,10 @@ pub struct InUpstream(pub Option<Modules>);
 #[derive(Default)]
 pub struct WantedChooser(pub Option<Rc<dyn Chooser>>);
 
-const HERE: Context = UPS;
-
 /// Reads an `upstream {}`.
 pub fn read(r: &mut Reading) -> Result<(Plan, Option<Chosen>), Reason> {
     let modules = r.shelf.of::<InUpstream>().0.unwrap_or_default();
-    let plan = Plan::read(r, &|r| found(modules.iter().map(|module| module.set_apart(HERE, r))))?;
+    let plan = Plan::read(r, &|r| found(modules.iter().map(|module| module.set_apart(UPS, r))))?;
     let chosen = r.shelf.take::<WantedChooser>().0.map(Chosen::new);
     Ok((plan, chosen))
 }

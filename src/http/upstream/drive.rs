@@ -2,7 +2,6 @@
 //! elsewhere when that fails.
 
 use super::answer::{self, Elsewhere};
-use super::blocks::Upstreams;
 use super::body::{Begin, Line, ReplyBody};
 use super::chooser::{Choice, Chosen};
 use super::hints;
@@ -46,6 +45,8 @@ pub struct Route {
     pub upstream: Rc<Upstream>,
     /// The value of its `hash` key.
     pub key: Vec<u8>,
+    /// Code that chooses the peers, if there is some.
+    pub chosen: Option<Rc<Chosen>>,
     /// TLS, if it is to be spoken.
     pub secure: Option<Handshake>,
 }
@@ -84,8 +85,7 @@ enum Source {
 /// One request's way through the peers.
 struct Trip {
     route: Route,
-    /// Code that chooses the peers, if there is some, and the pool that it wants.
-    chosen: Option<Rc<Chosen>>,
+    /// Where connections wait: the upstream's pool, or the one that code wants.
     pool: Option<Rc<Pool>>,
     ask: Ask,
     began: Instant,
@@ -142,14 +142,12 @@ impl Trip {
         let trail = r.slots.of::<Trail>();
         trail.begin();
         let attempt = trail.attempt(route.upstream.name.clone());
-        let chosen = r.main::<Upstreams>().chosen(&route.upstream);
-        if chosen.is_some() {
+        if route.chosen.is_some() {
             *r.slots.of::<Choice>() = Choice { tries_max: tries, ..Choice::default() };
         }
         let pool = route.upstream.pool.clone();
         Ok(Trip {
             route,
-            chosen,
             pool,
             ask,
             began: event::now(),
@@ -167,7 +165,7 @@ impl Trip {
     async fn attempt<T: Talk>(&mut self, r: &mut Request, talk: &mut T) -> Result<Arrived, Broken> {
         self.sent = false;
         self.doing = CONNECTING;
-        let picked = match self.chosen.clone() {
+        let picked = match self.route.chosen.clone() {
             None => self.route.upstream.pick(&mut self.ask),
             Some(chosen) => {
                 let Route { rules, upstream, secure, .. } = &mut self.route;
@@ -349,7 +347,7 @@ impl Trip {
             Broken::Failed(failed) => failed,
         };
         self.attempt.status.set(failed.status());
-        if self.chosen.is_some() {
+        if self.route.chosen.is_some() {
             r.slots.of::<Choice>().last = Some(failed);
         }
         let allowed = self.route.rules.next.allow(failed, r.method, self.progress());

@@ -337,8 +337,9 @@ async fn proxy(loc: Rc<Loc>, r: &mut Request) -> Verdict {
             Err(status) => return Verdict::Finish(status),
         },
     };
-    let key = r.main::<Upstreams>().key(&upstream, r);
-    let route = Route { rules: loc.rules.clone(), upstream, key, secure };
+    let upstreams = r.main::<Upstreams>();
+    let (key, chosen) = (upstreams.key(&upstream, r), upstreams.chosen(&upstream));
+    let route = Route { rules: loc.rules.clone(), upstream, key, chosen, secure };
     upstream::pass(r, route, HttpTalk::new(loc, target)).await
 }
 
