@@ -79,6 +79,13 @@ lua_test!(
 );
 
 lua_test!(
+    a_charset_stays_with_its_type,
+    r#"server { location / { content_by_lua_block { ngx.header.content_type = "text/x; charset=koi8-r"
+        ngx.print(ngx.header.content_type, " ", ngx.resp.get_headers()["content-type"]) } } }"#,
+    "GET / -> 200 text/x; charset=koi8-r text/x; charset=koi8-r | Content-Type: text/x; charset=koi8-r"
+);
+
+lua_test!(
     a_filter_that_always_fails_ends,
     r#"server {
         location / { return 200 ok; header_filter_by_lua_block { error("no reply is good") } }

@@ -344,13 +344,7 @@ fn hostname(_: &Request, out: &mut Vec<u8>) -> bool {
 // ---- the reply -----------------------------------------------------------------------------
 
 fn sent_content_type(r: &Request, out: &mut Vec<u8>) -> bool {
-    let Some(media) = &r.reply.content_type else { return false };
-    out.extend_from_slice(media.as_bytes());
-    if let Some(charset) = &r.reply.charset {
-        out.extend_from_slice(b"; charset=");
-        out.extend_from_slice(charset.as_bytes());
-    }
-    true
+    r.reply.push_content_type(out)
 }
 
 fn sent_content_length(r: &Request, out: &mut Vec<u8>) -> bool {

@@ -144,6 +144,17 @@ impl Reply {
         self.weaken_etag();
     }
 
+    /// The value of Content-Type: the type with its charset.
+    pub fn push_content_type(&self, out: &mut Vec<u8>) -> bool {
+        let Some(media) = &self.content_type else { return false };
+        out.extend_from_slice(media.as_bytes());
+        if let Some(charset) = &self.charset {
+            out.extend_from_slice(b"; charset=");
+            out.extend_from_slice(charset.as_bytes());
+        }
+        true
+    }
+
     /// Whether fields of that name have a place of their own here.
     pub fn has_own_place(name: &[u8]) -> bool {
         use HeaderId::*;

@@ -352,13 +352,9 @@ fn status_line(reply: &Reply, out: &mut Vec<u8>) {
 }
 
 fn content_fields(reply: &Reply, ends: Ends, out: &mut Vec<u8>) {
-    if let Some(media) = reply.content_type.as_ref().filter(|_| reply.status != 204) {
+    if reply.content_type.is_some() && reply.status != 204 {
         out.extend_from_slice(b"Content-Type: ");
-        out.extend_from_slice(media.as_bytes());
-        if let Some(charset) = &reply.charset {
-            out.extend_from_slice(b"; charset=");
-            out.extend_from_slice(charset.as_bytes());
-        }
+        reply.push_content_type(out);
         out.extend_from_slice(b"\r\n");
     }
     if let Ends::Length(length) = ends {

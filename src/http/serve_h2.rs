@@ -453,12 +453,9 @@ fn response(r: &Request, body: &Body) -> Option<http::Response<()>> {
     if !reply.keeps_date {
         map.insert(http::header::DATE, value(sys::time::http_date().as_bytes())?);
     }
-    if let Some(media) = &reply.content_type {
-        let text = match &reply.charset {
-            Some(charset) => format!("{media}; charset={charset}"),
-            None => media.to_string(),
-        };
-        map.insert(http::header::CONTENT_TYPE, value(text.as_bytes())?);
+    let mut media = Vec::new();
+    if reply.push_content_type(&mut media) {
+        map.insert(http::header::CONTENT_TYPE, value(&media)?);
     }
     if let Some(length) = reply.length.or_else(|| body.len()).filter(|_| reply.status != 204) {
         map.insert(http::header::CONTENT_LENGTH, length.into());

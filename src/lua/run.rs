@@ -525,8 +525,9 @@ pub fn fields_of(r: &Request) -> Vec<Value> {
         out.push(Value::Text(name.to_vec()));
         out.push(Value::Text(value.to_vec()));
     };
-    if let Some(content_type) = &r.reply.content_type {
-        add(b"Content-Type", content_type.as_bytes());
+    let mut media = Vec::new();
+    if r.reply.push_content_type(&mut media) {
+        add(b"Content-Type", &media);
     }
     if let Some(length) = r.reply.length {
         add(b"Content-Length", length.to_string().as_bytes());

@@ -173,10 +173,10 @@ fn reply_values(r: &Request, name: &[u8]) -> Vec<Vec<u8>> {
     let reply = &r.reply;
     let one = |value: Option<Vec<u8>>| value.into_iter().collect();
     match name.to_ascii_lowercase().as_slice() {
-        b"content-type" => one(reply.content_type.as_ref().map(|media| match &reply.charset {
-            Some(charset) => format!("{media}; charset={charset}").into_bytes(),
-            None => media.as_bytes().to_vec(),
-        })),
+        b"content-type" => {
+            let mut media = Vec::new();
+            one(reply.push_content_type(&mut media).then_some(media))
+        }
         b"content-length" => one(reply.length.map(|length| length.to_string().into_bytes())),
         b"last-modified" => {
             one(reply.last_modified.map(|at| Calendar::utc(at).http_date().as_bytes().to_vec()))
