@@ -73,6 +73,13 @@ impl Paths {
     pub fn in_conf(&self, name: &str) -> PathBuf {
         self.conf_prefix.join(name)
     }
+    /// A certificate or key, whose name is a file's as above; `data:` stands for itself.
+    pub fn certificate(&self, name: &str) -> String {
+        match name.starts_with("data:") {
+            true => name.to_owned(),
+            false => self.in_conf(name).to_string_lossy().into_owned(),
+        }
+    }
 }
 
 /// One pass over a configuration: the cursor, the statement it stands on, and what the modules

@@ -159,10 +159,7 @@ fn merge(raw: RawLoc, up: &Loc) -> Result<Loc, Reason> {
 
 /// A file relative to the configuration's folder; `data:` stands for itself.
 fn full(r: &Reading, name: &str) -> String {
-    match name.starts_with("data:") || name.is_empty() {
-        true => name.to_owned(),
-        false => r.paths.in_conf(name).to_string_lossy().into_owned(),
-    }
+    if name.is_empty() { String::new() } else { r.paths.certificate(name) }
 }
 
 fn path(slot: &mut Option<String>, r: &mut Reading) -> Result<(), Reason> {
@@ -210,14 +207,7 @@ impl RawLoc {
     }
 
     fn protocols(&mut self, r: &mut Reading) -> Result<(), Reason> {
-        if self.protocols.is_some() {
-            return Err(Reason::Duplicate);
-        }
-        let invalid = |word: &str| Reason::says(format!("invalid value \"{word}\""));
-        let parsed: Result<Vec<_>, _> =
-            r.args().iter().map(|w| Protocol::named(w).ok_or_else(|| invalid(w))).collect();
-        self.protocols = Some(parsed?);
-        Ok(())
+        Protocol::read(&mut self.protocols, r)
     }
 
     fn session_cache(&mut self, r: &mut Reading) -> Result<(), Reason> {

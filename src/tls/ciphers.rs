@@ -13,6 +13,7 @@ use rustls::{SupportedCipherSuite, SupportedProtocolVersion, version};
 use super::names;
 use super::p521::SECP521R1;
 use super::refusal::Refusal;
+use crate::conf::{Reading, Reason};
 
 /// A protocol that `ssl_protocols` may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,18 @@ impl Protocol {
 
     /// nginx's default for `ssl_protocols`.
     pub const DEFAULT: [Self; 2] = [Self::Tls12, Self::Tls13];
+
+    /// Reads `…_protocols name …`.
+    pub fn read(set: &mut Option<Vec<Self>>, r: &mut Reading) -> Result<(), Reason> {
+        if set.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        let named = |word: &String| {
+            Self::named(word).ok_or_else(|| Reason::says(format!("invalid value \"{word}\"")))
+        };
+        *set = Some(r.args().iter().map(named).collect::<Result<_, _>>()?);
+        Ok(())
+    }
 
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, protocol)| *protocol)

@@ -113,10 +113,7 @@ impl Secure {
         used: bool,
         m: &mut Merging,
     ) -> Result<Secure, Reason> {
-        let file = |name: String| match name.starts_with("data:") {
-            true => name,
-            false => m.paths.in_conf(&name).to_string_lossy().into_owned(),
-        };
+        let file = |name: String| m.paths.certificate(&name);
         let spec = ClientSpec {
             prefix: up.spec.prefix,
             protocols: raw.protocols.unwrap_or_else(|| up.spec.protocols.clone()),
@@ -161,7 +158,7 @@ impl Secure {
                 )));
             };
             if certificate.constant().is_some() && key.constant().is_some() {
-                let file = |t: &Template| in_conf(m, t.source());
+                let file = |t: &Template| m.paths.certificate(t.source());
                 self.spec.certificate =
                     Some(Pair { certificate: file(certificate), key: file(key) });
             }
@@ -238,23 +235,9 @@ impl Secure {
     }
 }
 
-fn in_conf(m: &Merging, name: &str) -> String {
-    match name.starts_with("data:") {
-        true => name.to_owned(),
-        false => m.paths.in_conf(name).to_string_lossy().into_owned(),
-    }
-}
-
 impl RawSecure {
     pub fn protocols(&mut self, r: &mut Reading) -> Result<(), Reason> {
-        if self.protocols.is_some() {
-            return Err(Reason::Duplicate);
-        }
-        let named = |word: &String| {
-            Protocol::named(word).ok_or_else(|| Reason::says(format!("invalid value \"{word}\"")))
-        };
-        self.protocols = Some(r.args().iter().map(named).collect::<Result<_, _>>()?);
-        Ok(())
+        Protocol::read(&mut self.protocols, r)
     }
 
     pub fn name(&mut self, r: &mut Reading) -> Result<(), Reason> {

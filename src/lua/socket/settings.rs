@@ -167,14 +167,7 @@ impl RawSettings {
 impl RawSsl {
     /// `lua_ssl_protocols`
     pub fn protocols(&mut self, r: &mut Reading) -> Result<(), Reason> {
-        if self.protocols.is_some() {
-            return Err(Reason::Duplicate);
-        }
-        let named = |word: &String| {
-            Protocol::named(word).ok_or_else(|| Reason::says(format!("invalid value \"{word}\"")))
-        };
-        self.protocols = Some(r.args().iter().map(named).collect::<Result<_, _>>()?);
-        Ok(())
+        Protocol::read(&mut self.protocols, r)
     }
 
     fn is_empty(&self) -> bool {
@@ -195,10 +188,7 @@ impl RawSsl {
         if self.is_empty() {
             return Ok(up.clone());
         }
-        let file = |name: String| match name.starts_with("data:") {
-            true => name,
-            false => m.paths.in_conf(&name).to_string_lossy().into_owned(),
-        };
+        let file = |name: String| m.paths.certificate(&name);
         let mut spec = up.spec.clone();
         if let Some(protocols) = self.protocols {
             spec.protocols = protocols;
