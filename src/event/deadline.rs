@@ -173,6 +173,38 @@ pub async fn timeout_at<F: Future>(at: Instant, future: F) -> Result<F::Output, 
     Deadline::at(at).bound(future).await
 }
 
+/// Calls `look` now, whenever what it polled wakes it, and at the time that it named last, until
+/// it says `None`.
+pub async fn look_after(mut look: impl FnMut(&mut Context<'_>) -> Option<Next>) {
+    let deadline = Deadline::never();
+    std::future::poll_fn(|cx| {
+        loop {
+            match look(cx) {
+                None => return Poll::Ready(()),
+                Some(Next::At(at)) => deadline.set(at),
+                Some(Next::WhenWoken) => deadline.clear(),
+            }
+            if deadline.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
+}
+
+/// When [`look_after`] looks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    At(Instant),
+    WhenWoken,
+}
+
+impl From<Option<Instant>> for Next {
+    fn from(at: Option<Instant>) -> Next {
+        at.map_or(Next::WhenWoken, Next::At)
+    }
+}
+
 /// What `future` gives, unless it takes longer than `after`.
 pub async fn timeout<F: Future>(after: Duration, future: F) -> Result<F::Output, Elapsed> {
     Deadline::after(after).bound(future).await

@@ -34,7 +34,7 @@ mod offload;
 mod zone;
 pub mod census;
 
-pub use deadline::{Deadline, Elapsed, sleep, sleep_until, timeout, timeout_at};
+pub use deadline::{Deadline, Elapsed, Next, look_after, sleep, sleep_until, timeout, timeout_at};
 pub use listen::{Accepted, Accepting, Acceptor, listen};
 pub use notify::Notify;
 pub use offload::{

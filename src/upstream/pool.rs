@@ -17,7 +17,7 @@ use crate::tls::info::TlsInfo;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 /// How long a connection beyond the limit may wait for a user.
@@ -297,20 +297,11 @@ impl Pool {
 
 /// The keeper's task: it ends with its pool.
 async fn keep(pool: Weak<Pool>) {
-    let deadline = Deadline::never();
-    std::future::poll_fn(|cx| {
-        let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
+    event::look_after(|cx| {
+        let pool = pool.upgrade()?;
         pool.keeper.replace(Some(cx.waker().clone()));
-        loop {
-            pool.tend(cx);
-            match pool.looks_at.get() {
-                Some(at) => deadline.set(at),
-                None => deadline.clear(),
-            }
-            if deadline.poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
+        pool.tend(cx);
+        Some(pool.looks_at.get().into())
     })
     .await;
 }

@@ -6,14 +6,13 @@
 //! has closed, or said something on, and what waited too long.
 
 use super::tcp::{End, Tcp};
-use crate::event::{self, Deadline, Receiver, Sender};
+use crate::event::{self, Receiver, Sender};
 use crate::io::Conn;
 use crate::log;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 thread_local! {
@@ -295,23 +294,14 @@ pub fn keep(tcp: &Tcp, name: &[u8], size: usize, timeout: Option<Duration>) -> b
 
 /// The keeper's task: it ends with its pool.
 async fn look_after(pool: Weak<Pool>) {
-    let deadline = Deadline::never();
-    poll_fn(|cx| {
-        let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
+    event::look_after(|cx| {
+        let pool = pool.upgrade()?;
         if pool.connections.get() == 0 {
-            return Poll::Ready(());
+            return None;
         }
         pool.keeper.replace(Some(cx.waker().clone()));
-        loop {
-            pool.tend(cx);
-            match pool.looks_at.get() {
-                Some(at) => deadline.set(at),
-                None => deadline.clear(),
-            }
-            if deadline.poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
+        pool.tend(cx);
+        Some(pool.looks_at.get().into())
     })
     .await;
 }
