@@ -3,7 +3,7 @@
 //! Reading order: `request` (the five parts) · `module` (the form of a feature) · `conf` (reads
 //! the blocks) · `listen`, `place` (address → server → location) · `phase` (the life of a
 //! request) · `rewrite`, `error_page` · `body`, `reply` · `service`, `serve_h1`, `send`, `finish`
-//! (the connection's side) · `variable`, `template`, `regex` (text of the configuration).
+//! (the connection's side) · `ssl`, `handshake` · `variable`, `template`, `regex` (text of the configuration).
 //! `modules/` holds one file per feature.
 //!
 //! **Invariant:** no module knows which protocol carries a request, and `modules/*` never import
@@ -22,6 +22,7 @@ pub mod fields;
 pub mod forwarded;
 pub mod finish;
 pub mod gzip_rules;
+pub mod handshake;
 pub mod keyval;
 pub mod life;
 pub mod http2;

@@ -5,6 +5,7 @@
 //! the order of things is written in one place.
 
 use super::Request;
+use super::handshake::HandshakeHandler;
 use super::place::{Location, Sought, URI_CHANGES_MAX, find_location};
 use super::reply::LocalBoxFuture;
 use super::rewrite::{self, Flow};
@@ -89,6 +90,8 @@ pub struct Pipeline {
     content: Option<Handler>,
     filters: Vec<HeaderFilter>,
     log: Vec<LogHandler>,
+    client_hello: Option<HandshakeHandler>,
+    certificate: Option<HandshakeHandler>,
     slash: bool,
 }
 
@@ -124,6 +127,24 @@ impl Pipeline {
     /// Adds a log handler.
     pub fn log(&mut self, handler: impl Fn(&mut Request) + 'static) {
         self.log.push(Box::new(handler));
+    }
+
+    /// Adds the handler that sees clients' hellos; of a server's own level.
+    pub fn on_client_hello(&mut self, handler: HandshakeHandler) {
+        self.client_hello = Some(handler);
+    }
+
+    /// Adds the handler that may set the certificate; of a server's own level.
+    pub fn on_certificate(&mut self, handler: HandshakeHandler) {
+        self.certificate = Some(handler);
+    }
+
+    pub(super) fn client_hello_handler(&self) -> Option<&HandshakeHandler> {
+        self.client_hello.as_ref()
+    }
+
+    pub(super) fn certificate_handler(&self) -> Option<&HandshakeHandler> {
+        self.certificate.as_ref()
     }
 
     /// Requests for the location's name without its last slash are redirected to it

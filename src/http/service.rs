@@ -1,10 +1,13 @@
 //! The HTTP service of a worker: from an accepted socket to a served connection.
 
 use super::client::{Client, Peer};
+use super::handshake;
 use super::http2::Http2;
 use super::life::Life;
 use super::listen::Bound;
 use super::place::Address;
+use super::request::Slots;
+use super::ssl::Greeter;
 use super::{HttpConf, serve_h1, serve_h2};
 use crate::event::census;
 use crate::event::{self, Accepted, Accepting, Acceptor, Post, Seated, Service};
@@ -180,7 +183,8 @@ async fn meet(socket: OwnedFd, peer: Socket, bound: &Bound) -> Option<(Rc<Client
     if !peer.is_unix() && core.tcp_nodelay {
         let _ = stream.set_nodelay(true);
     }
-    let mut facts = Facts { peer, local, address: address.clone(), proxy: None, tls: None };
+    let mut facts =
+        Facts { peer, local, address: address.clone(), proxy: None, tls: None, slots: None };
     let deadline = event::Deadline::after(core.client_header_timeout);
     let mut conn = Conn::plain(stream);
     let mut ahead = Vec::new();
@@ -190,10 +194,11 @@ async fn meet(socket: OwnedFd, peer: Socket, bound: &Bound) -> Option<(Rc<Client
     let mut plain_on_tls = false;
     if address.listen.ssl {
         let stream = conn.into_stream();
-        match deadline.bound(tls::secure::accept(stream, ahead, &*address)).await {
+        let greeter = facts.greeter();
+        match deadline.bound(tls::secure::accept(stream, ahead, &greeter)).await {
             Ok(Ok(tls::secure::Accepted::Secure { conn: secure, info, .. })) => {
                 (conn, ahead) = (secure, Vec::new());
-                facts.tls = Some(info);
+                (facts.tls, facts.slots) = (Some(info), greeter.take_slots());
             }
             Ok(Ok(tls::secure::Accepted::Plain { stream, read })) => {
                 (conn, ahead) = (Conn::plain(stream), read);
@@ -222,6 +227,8 @@ struct Facts {
     address: Rc<Address>,
     proxy: Option<Rc<ProxyHeader>>,
     tls: Option<Rc<tls::info::TlsInfo>>,
+    /// What modules remember of the handshake.
+    slots: Option<Box<Slots>>,
 }
 
 impl log::Context for Facts {
@@ -230,14 +237,20 @@ impl log::Context for Facts {
     }
 
     fn describe(&self, line: &mut log::Line) {
-        line.push(b", client: ");
-        line.push(super::client::address_text(&self.peer).as_bytes());
-        line.push(b", server: ");
-        line.push(self.address.listen.address().as_bytes());
+        handshake::describe(&self.peer, &self.address, line);
     }
 }
 
 impl Facts {
+    fn greeter(&self) -> Greeter {
+        Greeter {
+            peer: self.peer.clone(),
+            local: self.local.clone(),
+            address: self.address.clone(),
+            handshake: RefCell::default(),
+        }
+    }
+
     fn into_client(self, conn: Conn, plain_on_tls: bool) -> Client {
         Client {
             serial: next_serial(),
@@ -252,7 +265,7 @@ impl Facts {
             proxy: self.proxy,
             conn: Rc::new(conn),
             last_host: RefCell::default(),
-            slots: RefCell::default(),
+            slots: RefCell::new(self.slots),
         }
     }
 }

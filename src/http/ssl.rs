@@ -3,23 +3,27 @@
 //! Files are loaded while the configuration is read (by the master, as root); sessions and ticket
 //! keys live in zones that every worker shares.
 
+use super::handshake::{self, Handshake};
 use super::http2::Http2;
 use super::module::{Confs, HttpModule, Merging};
 use super::place::Address;
+use super::request::Slots;
 use super::variable::{Builtin, var};
 use super::{Request, status};
 use crate::conf::*;
 use crate::event::{ZoneTable, zone_name_and_size};
 use crate::log;
 use crate::sys;
+use crate::sys::socket::Address as Socket;
 use crate::tls::certificate::{self, Pair};
 use crate::tls::ciphers::Protocol;
 use crate::tls::client_hello::ClientHello;
 use crate::tls::info::{CertDetails, ClientCertProblem, TlsInfo};
 use crate::tls::server::{
-    Choice, ChooseServer, Chosen, Server, ServerSpec, SessionCache, VerifyClient,
+    Alert, Choice, ChooseServer, Chosen, Server, ServerSpec, SessionCache, VerifyClient,
 };
 use crate::tls::shelf::{BUILTIN_SESSIONS, Memory, Shelf};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -344,17 +348,38 @@ fn set<T: Clone>(slot: &mut T, value: &Option<T>) {
     }
 }
 
-/// By the name in the hello, before anything is decided.
-impl ChooseServer for Address {
+/// Chooses the server of one connection by the name in its hello, and lets modules take part.
+pub(super) struct Greeter {
+    pub peer: Socket,
+    pub local: Socket,
+    pub address: Rc<Address>,
+    /// The handshake, if modules took part in it.
+    pub handshake: RefCell<Option<Rc<Handshake>>>,
+}
+
+impl Greeter {
+    /// What modules remember of the handshake.
+    pub fn take_slots(self) -> Option<Box<Slots>> {
+        self.handshake.take().map(|handshake| Box::new(handshake.slots.take()))
+    }
+}
+
+impl ChooseServer for Greeter {
     fn choose<'a>(&'a self, hello: &'a ClientHello<'a>) -> Chosen<'a> {
         let name = hello.server_name.unwrap_or_default();
         let host = String::from_utf8_lossy(name).to_ascii_lowercase();
-        let server = self.server(host.strip_suffix('.').unwrap_or(&host));
-        let tls = server.tls.as_ref().or(self.default.tls.as_ref());
-        Chosen::Now(match tls {
-            Some(tls) => Choice::Serve(tls.clone()),
-            None => Choice::Refuse(crate::tls::server::Alert::InternalError),
-        })
+        let named = self.address.server(host.strip_suffix('.').unwrap_or(&host));
+        let server = if named.tls.is_some() { named } else { &self.address.default };
+        let Some(tls) = &server.tls else {
+            return Chosen::Now(Choice::Refuse(Alert::InternalError));
+        };
+        if !handshake::has_handlers(server, &self.address) {
+            return Chosen::Now(Choice::Serve(tls.clone()));
+        }
+        let ends = (self.peer.clone(), self.local.clone());
+        let handshake = Handshake::new(ends, self.address.clone(), server.clone(), hello);
+        self.handshake.replace(Some(handshake.clone()));
+        Chosen::Later(Box::pin(handshake.lead()))
     }
 }
 

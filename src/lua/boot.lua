@@ -59,6 +59,16 @@ package.preload["thread.exdata"] = function()
   end
 end
 
+-- What clients offer in their hellos: `tollbar.clienthello`.
+package.preload["tollbar.clienthello"] = function()
+  local hello = {}
+  for name in ("ja3 ja3_hash ja4 ja4_raw server_name alpn versions ciphers extensions groups " ..
+               "signature_algorithms raw"):gmatch("%S+") do
+    hello[name] = function() return c.client_hello(name) end
+  end
+  return hello
+end
+
 -- Coroutines of users stand between the request's and what it waits for: that goes through.
 local function pass(co, ok, first, ...)
   if ok and first == WAIT then

@@ -93,6 +93,10 @@ impl HttpModule for Lua {
         d("set_by_lua",                 SET_PLACES, call(at_least(2), |_, r| set_by_lua(r))),
         d("set_by_lua_block",           SET_PLACES, block(exactly(1), |_, r| set_by_lua(r))),
         d("set_by_lua_file",            SET_PLACES, call(at_least(2), |_, r| set_by_lua(r))),
+        d("ssl_client_hello_by_lua_block", HTTP | SRV, block(exactly(0), |c, r| c.add(r, CLIENT_HELLO))),
+        d("ssl_client_hello_by_lua_file", HTTP | SRV, call(exactly(1), |c, r| c.add(r, CLIENT_HELLO))),
+        d("ssl_certificate_by_lua_block", HTTP | SRV, block(exactly(0), |c, r| c.add(r, CERTIFICATE))),
+        d("ssl_certificate_by_lua_file", HTTP | SRV, call(exactly(1), |c, r| c.add(r, CERTIFICATE))),
         d("server_rewrite_by_lua_block", HTTP | SRV, block(exactly(0), |c, r| c.add(r, SERVER))),
         d("server_rewrite_by_lua_file", HTTP | SRV, call(exactly(1), |c, r| c.add(r, SERVER))),
         d("rewrite_by_lua",             ANY_CODE, call(exactly(1), |c, r| c.add(r, REWRITE))),
@@ -224,9 +228,11 @@ pub const CONTENT: usize = 4;
 pub const HEADER: usize = 5;
 pub const BODY: usize = 6;
 pub const LOG: usize = 7;
+pub const CLIENT_HELLO: usize = 8;
+pub const CERTIFICATE: usize = 9;
 
 /// The code of a location, by its place.
-type Scripts = [Option<Rc<Script>>; 8];
+type Scripts = [Option<Rc<Script>>; 10];
 
 /// What was written in a block.
 #[derive(Default)]

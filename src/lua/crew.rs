@@ -7,9 +7,14 @@
 use super::coroutine::Coroutine;
 use super::socket::Life;
 use super::vm::{Operation, Stack};
+use super::voice::Voice;
+use crate::http::Request;
+use crate::http::handshake::Handshake;
+use crate::log;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::c_int;
+use std::fmt::Arguments;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -27,10 +32,20 @@ pub struct Crew {
     state: RefCell<State>,
     /// `ngx.ctx` where there is no request.
     pub context: Cell<Option<c_int>>,
-    /// To whom sockets belong where there is no request.
-    life: Option<Rc<Life>>,
-    /// `ngx.exit` was called where there is no request.
-    pub is_leaving: Cell<bool>,
+    /// What stands in where there is no request.
+    apart: Option<Apart>,
+    /// What `ngx.exit` was called with where there is no request.
+    pub exit: Cell<Option<c_int>>,
+}
+
+/// What a crew has in place of a request.
+pub struct Apart {
+    /// To whom its sockets belong.
+    pub life: Rc<Life>,
+    /// Who speaks in the log.
+    pub voice: Rc<Voice>,
+    /// The handshake that its code takes part in.
+    pub handshake: Option<Rc<Handshake>>,
 }
 
 #[derive(Default)]
@@ -78,12 +93,12 @@ impl Crew {
     }
 
     /// A crew of one thread without a request.
-    pub fn apart(entry: Coroutine, life: Rc<Life>) -> Rc<Crew> {
-        Crew::with(entry, Some(life))
+    pub fn apart(entry: Coroutine, apart: Apart) -> Rc<Crew> {
+        Crew::with(entry, Some(apart))
     }
 
-    fn with(entry: Coroutine, life: Option<Rc<Life>>) -> Rc<Crew> {
-        let crew = Crew { life, ..Crew::default() };
+    fn with(entry: Coroutine, apart: Option<Apart>) -> Rc<Crew> {
+        let crew = Crew { apart, ..Crew::default() };
         crew.state.borrow_mut().add(entry, 0);
         Rc::new(crew)
     }
@@ -93,11 +108,30 @@ impl Crew {
         CURRENT.with_borrow(Clone::clone)
     }
 
+    /// The handshake that the running code takes part in.
+    pub fn handshake() -> Option<Rc<Handshake>> {
+        CURRENT.with_borrow(|crew| crew.as_ref()?.apart.as_ref()?.handshake.clone())
+    }
+
+    /// Who speaks for the running code, if no request does.
+    pub fn voice() -> Option<Rc<Voice>> {
+        CURRENT.with_borrow(|crew| Some(crew.as_ref()?.apart.as_ref()?.voice.clone()))
+    }
+
+    /// Logs what became of one of its threads.
+    pub fn complain(&self, r: Option<&Request>, says: Arguments<'_>) {
+        match (r, &self.apart) {
+            (Some(r), _) => log::error!(r, "{says}"),
+            (None, Some(apart)) => log::error!(&*apart.voice, "{says}"),
+            (None, None) => log::error!("{says}"),
+        }
+    }
+
     /// Lets `f` run as this crew.
     pub fn enter<T>(self: &Rc<Crew>, f: impl FnOnce() -> T) -> T {
         let _back = Restore(CURRENT.replace(Some(self.clone())));
-        match &self.life {
-            Some(life) => life.with(f),
+        match &self.apart {
+            Some(apart) => apart.life.with(f),
             None => f(),
         }
     }

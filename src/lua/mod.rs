@@ -1,8 +1,8 @@
 //! OpenResty's Lua in the worker: one VM per process, the request's coroutine led by its executor.
 //!
 //! Reading order: `conf` (the directives) · `block` (where a block of Lua ends) · `run` (what a
-//! phase does with its code) · `crew` (light threads) · `timer`, `semaphore`, `body_filter`,
-//! `budget`, `socket` (cosockets) · `vm` and `coroutine` (the VM, its code's runs, whose request is
+//! phase does with its code) · `crew` (light threads) · `timer`, `handshake` (TLS),
+//! `semaphore`, `body_filter`, `budget`, `socket` (cosockets) · `voice` (who speaks in the log) · `vm` and `coroutine` (the VM, its code's runs, whose request is
 //! running) · `memory` · `abi` (what Lua calls) · `boot.lua` (what is written in Lua itself) ·
 //! `phase` (names and numbers).
 //!
@@ -22,6 +22,7 @@ mod budget;
 pub mod conf;
 mod coroutine;
 mod crew;
+mod handshake;
 mod memory;
 mod phase;
 mod run;
@@ -29,3 +30,4 @@ mod socket;
 mod semaphore;
 mod timer;
 mod vm;
+mod voice;

@@ -13,7 +13,9 @@ pub const BODY_FILTER: Phases = 0x0040;
 pub const TIMER: Phases = 0x0080;
 pub const INIT_WORKER: Phases = 0x0100;
 pub const BALANCER: Phases = 0x0200;
+pub const SSL_CERT: Phases = 0x0400;
 pub const EXIT_WORKER: Phases = 0x2000;
+pub const SSL_CLIENT_HELLO: Phases = 0x4000;
 pub const SERVER_REWRITE: Phases = 0x8000;
 pub const PRECONTENT: Phases = 0x0002_0000;
 /// Before there is a worker: no request, no phase that `ngx.get_phase` would have to ask for.
@@ -21,8 +23,10 @@ pub const INIT: Phases = 0;
 
 /// Phases of a request in which code may wait.
 pub const MAY_WAIT: Phases = SERVER_REWRITE | REWRITE | ACCESS | PRECONTENT | CONTENT;
+/// Phases of a TLS handshake.
+pub const HANDSHAKE: Phases = SSL_CERT | SSL_CLIENT_HELLO;
 /// All phases in which code may wait.
-pub const YIELDABLE: Phases = MAY_WAIT | TIMER;
+pub const YIELDABLE: Phases = MAY_WAIT | TIMER | HANDSHAKE;
 /// Phases in which the reply is not made yet.
 pub const BEFORE_REPLY: Phases = MAY_WAIT | SET;
 /// Phases that have a request.
@@ -40,6 +44,8 @@ pub fn name(phase: Phases) -> &'static str {
         BODY_FILTER => "body_filter_by_lua*",
         TIMER => "ngx.timer",
         BALANCER => "balancer_by_lua*",
+        SSL_CERT => "ssl_certificate_by_lua*",
+        SSL_CLIENT_HELLO => "ssl_client_hello_by_lua*",
         SERVER_REWRITE => "server_rewrite_by_lua*",
         PRECONTENT => "precontent_by_lua*",
         EXIT_WORKER => "exit_worker_by_lua*",

@@ -4,7 +4,7 @@
 //! that stands then. A step that waits gives an [`Operation`], which goes to the crew and is polled
 //! there without the request; when it is ready the thread is resumed with its results. What asks
 //! for the request itself ([`Ask`]: an exit, a redirect, the body) is done here, or becomes an
-//! operation. A crew without a request is a timer's.
+//! operation. A crew without a request is that of a timer or a handshake.
 //!
 //! Output that is to leave before the code has ended ends the handler with [`Outcome::Sends`]: the
 //! reply begins, and the crew goes on as the reply's [`Rest`](crate::http::rest::Rest).
@@ -14,6 +14,7 @@ use super::budget::Budget;
 use super::conf::{self, Loc, Lua, NoCode, Script};
 use super::coroutine::Coroutine;
 use super::crew::Crew;
+use super::handshake;
 use super::phase::{self, Phases};
 use super::socket;
 use super::vm::{self, Ask, Operation, Stack, Step, Value};
@@ -142,6 +143,7 @@ pub fn install(loc: &Rc<Loc>, p: &mut Pipeline) {
     if let Some(script) = of(conf::BODY) {
         p.filter(move |r| body_filter::filter(&script, r));
     }
+    handshake::install(loc, p);
     if let Some(script) = of(conf::LOG) {
         p.log(move |r| drop(at_once(&script, r, phase::LOG)));
     }
@@ -170,7 +172,7 @@ pub fn set(script: &Script, arguments: Vec<Vec<u8>>, r: &mut Request) -> Result<
 }
 
 impl NoCode {
-    fn says(&self) -> &[u8] {
+    pub fn says(&self) -> &[u8] {
         match self {
             NoCode::Absent(says) | NoCode::Unreadable(says) => says,
         }
@@ -294,7 +296,7 @@ fn send_on(crew: Rc<Crew>, r: &mut Request, phase: Phases) -> Verdict {
 }
 
 /// Leads a crew to its end: that of all its threads, or an exit, or its entry thread's failure.
-/// Without a request it is that of a timer.
+/// Without a request it is that of a timer or a handshake.
 pub(super) async fn lead(crew: &Rc<Crew>, mut r: Option<&mut Request>, phase: Phases) -> Outcome {
     let mut entry = Outcome::Done(Value::Nil);
     loop {
@@ -321,11 +323,10 @@ pub(super) async fn lead(crew: &Rc<Crew>, mut r: Option<&mut Request>, phase: Ph
             Step::Failed(kind, message) => {
                 let who = if number == 0 { "entry" } else { "user" };
                 let message = Lines(&message);
-                let says = format_args!("lua {who} thread aborted: {kind}: {message}");
-                match r.as_deref() {
-                    Some(r) => log::error!(r, "{says}"),
-                    None => log::error!("{says}, context: ngx.timer"),
-                }
+                crew.complain(
+                    r.as_deref(),
+                    format_args!("lua {who} thread aborted: {kind}: {message}"),
+                );
                 if number == 0 {
                     crew.disband();
                     return Outcome::Failed;
@@ -341,7 +342,7 @@ pub(super) async fn lead(crew: &Rc<Crew>, mut r: Option<&mut Request>, phase: Ph
                 continue;
             }
             Step::Waits(operation) => operation,
-            Step::Asks(ask) => match begin_asked(&mut r, ask).await {
+            Step::Asks(ask) => match begin_asked(crew, &mut r, ask).await {
                 Ok(operation) => operation,
                 Err(outcome) => {
                     drop(coroutine);
@@ -367,12 +368,13 @@ fn starts_to_send(r: &mut Request) -> bool {
 
 /// What a thread waits for that asked for something: some of it is done at once.
 async fn begin_asked(
+    crew: &Crew,
     r: &mut Option<&mut Request>,
     ask: Ask,
 ) -> Result<Box<dyn Operation>, Outcome> {
     let Some(r) = r.as_deref_mut() else {
-        // All else was refused by its phase.
-        return Err(Outcome::Exit(0));
+        // All else but an exit was refused by its phase.
+        return Err(Outcome::Exit(crew.exit.take().unwrap_or_default()));
     };
     let mut args = ask.args.into_iter();
     let mut text = || match args.next() {

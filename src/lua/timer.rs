@@ -2,8 +2,9 @@
 
 use super::conf::Lua;
 use super::coroutine::Coroutine;
-use super::crew::Crew;
+use super::crew::{Apart, Crew};
 use super::socket::{Around, Life};
+use super::voice::Voice;
 use super::{phase, run, vm};
 use crate::event::{self, Deadline};
 use crate::http::HttpConf;
@@ -61,7 +62,7 @@ pub fn set(
     if pending() >= http.mains.main::<Lua>().max_pending_timers() {
         return Err("too many pending timers");
     }
-    let around = Around::current();
+    let (around, voice) = (Around::current(), Voice::of_timer());
     let counted = Counted::on(&PENDING);
     event::spawn(async move {
         let (mut function, mut counted) = (function, counted);
@@ -69,15 +70,15 @@ pub fn set(
             let is_premature = wait(delay).await;
             drop(counted);
             if is_premature || !repeats {
-                return begin(function, is_premature, &http, &around).await;
+                return begin(function, is_premature, &http, (&around, voice)).await;
             }
             let Some(next) = function.again() else {
                 return log::alert!("failed to create the next timer");
             };
-            let (http, around) = (http.clone(), around.clone());
+            let (http, around, voice) = (http.clone(), around.clone(), voice.clone());
             counted = Counted::on(&PENDING);
             let now = std::mem::replace(&mut function, next);
-            event::spawn(async move { begin(now, false, &http, &around).await });
+            event::spawn(async move { begin(now, false, &http, (&around, voice)).await });
         }
     });
     Ok(())
@@ -96,7 +97,12 @@ async fn wait(delay: Duration) -> bool {
     .await
 }
 
-async fn begin(mut function: Coroutine, is_premature: bool, http: &HttpConf, around: &Around) {
+async fn begin(
+    mut function: Coroutine,
+    is_premature: bool,
+    http: &HttpConf,
+    (around, voice): (&Around, Rc<Voice>),
+) {
     if vm::current().is_none() {
         return;
     }
@@ -111,8 +117,8 @@ async fn begin(mut function: Coroutine, is_premature: bool, http: &HttpConf, aro
     // A process that ends waits for it.
     let _counted = (Counted::on(&RUNNING), event::hold());
     function.put_first(is_premature);
-    let life = Life::apart(around.clone());
-    let crew = Crew::apart(function, life);
+    let life = Life::apart(around.clone(), Some(voice.clone()));
+    let crew = Crew::apart(function, Apart { life, voice, handshake: None });
     drop(run::lead(&crew, None, phase::TIMER).await);
     if let Some(context) = crew.context.take() {
         vm::release_context(context);

@@ -27,12 +27,31 @@ pub struct Pair {
 pub fn load_pair(pair: &Pair, passwords: &[Vec<u8>]) -> Result<CertifiedKey, Refusal> {
     let chain = load_chain(&pair.certificate)?;
     let key = load_key(&pair.key, passwords)?;
-    let leaf = Cert::parse(&chain[0]).ok_or_else(|| unreadable(&pair.certificate, ""))?;
-    if key.public_key().is_some_and(|public| public.as_ref() != leaf.public_key_info()) {
-        let what = format!("SSL_CTX_use_PrivateKey(\"{}\") failed", pair.key);
-        return Err(Refusal::ssl(&what, "key values mismatch"));
+    match belong_together(&chain, &*key) {
+        None => Err(unreadable(&pair.certificate, "")),
+        Some(true) => Ok(CertifiedKey::new(chain, key)),
+        Some(false) => {
+            let what = format!("SSL_CTX_use_PrivateKey(\"{}\") failed", pair.key);
+            Err(Refusal::ssl(&what, "key values mismatch"))
+        }
     }
-    Ok(CertifiedKey::new(chain, key))
+}
+
+/// Whether it is the key of the chain's first certificate; `None`: that cannot be read.
+pub fn belong_together(chain: &[CertificateDer<'_>], key: &dyn SigningKey) -> Option<bool> {
+    let leaf = Cert::parse(chain.first()?)?;
+    Some(key.public_key().is_none_or(|public| public.as_ref() == leaf.public_key_info()))
+}
+
+/// Certificates that follow one another in DER. `None`: there is none, or something else.
+pub fn chain_of_der(mut bytes: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let mut chain = Vec::new();
+    while !bytes.is_empty() {
+        let der = first_certificate(bytes).filter(|der| Cert::parse(der).is_some())?;
+        bytes = &bytes[der.len()..];
+        chain.push(CertificateDer::from(der.to_vec()));
+    }
+    (!chain.is_empty()).then_some(chain)
 }
 
 /// A certificate and the intermediates that follow it in the file.

@@ -106,7 +106,8 @@ impl Offer {
     }
 }
 
-fn versions(
+/// What rustls has of these.
+pub(super) fn versions(
     protocols: &[Protocol],
     warnings: &mut Vec<String>,
 ) -> Result<Vec<&'static SupportedProtocolVersion>, Refusal> {

@@ -161,6 +161,8 @@ fn message_len(bytes: &[u8]) -> Result<usize, NotHello> {
 /// One ClientHello, as the client wrote it; everything borrows from the connection's buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientHello<'a> {
+    /// The whole handshake message, header included.
+    pub message: &'a [u8],
     /// `legacy_version`: 0x0303 for all modern clients.
     pub version: u16,
     pub random: &'a [u8; 32],
@@ -185,6 +187,7 @@ impl<'a> ClientHello<'a> {
         check_type(message)?;
         let mut body = Cut(message.get(MESSAGE_HEADER..).ok_or(NotHello::Malformed)?);
         let mut hello = ClientHello {
+            message,
             version: body.u16()?,
             random: body.array()?,
             session_id: body.vec8()?,

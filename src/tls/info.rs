@@ -73,6 +73,11 @@ impl TlsInfo {
         }
     }
 
+    /// As on the wire: 0x0304.
+    pub fn version(&self) -> u16 {
+        self.version.into()
+    }
+
     /// `TLSv1.3`.
     pub fn protocol(&self) -> &'static str {
         match self.version {

@@ -45,18 +45,35 @@ impl BadKey {
 
 /// Reads the first private key of a PEM file. Passwords are tried in order.
 pub fn load(text: &[u8], passwords: &[Vec<u8>]) -> Result<Arc<dyn SigningKey>, BadKey> {
+    open(text, passwords).map(|(key, _)| key)
+}
+
+/// The same as DER: PKCS#8, PKCS#1 or SEC 1, as it was in the file.
+pub fn to_der(text: &[u8], passwords: &[Vec<u8>]) -> Result<Vec<u8>, BadKey> {
+    open(text, passwords).map(|(_, der)| der)
+}
+
+/// Reads a private key from DER of any form that PEM may have inside.
+pub fn from_der(der: &[u8]) -> Option<Arc<dyn SigningKey>> {
+    [Kind::Pkcs8, Kind::Pkcs1, Kind::Sec1].into_iter().find_map(|kind| usable(kind, der))
+}
+
+type Opened = (Arc<dyn SigningKey>, Vec<u8>);
+
+fn open(text: &[u8], passwords: &[Vec<u8>]) -> Result<Opened, BadKey> {
     let blocks = pem::blocks(text).map_err(BadKey::Pem)?;
     let block = blocks.iter().find(|b| kind_of(&b.label).is_some()).ok_or(BadKey::Unsupported)?;
     let kind = kind_of(&block.label).ok_or(BadKey::Unsupported)?;
     if kind != Kind::Encrypted && block.dek_info.is_none() {
-        return usable(kind, &block.der).ok_or(BadKey::Unsupported);
+        let key = usable(kind, &block.der).ok_or(BadKey::Unsupported)?;
+        return Ok((key, block.der.clone()));
     }
     if passwords.is_empty() {
         return Err(BadKey::NoPassword);
     }
     let opened = passwords.iter().find_map(|password| {
         let (kind, der) = decrypt(kind, block, password)?;
-        usable(kind, &der)
+        usable(kind, &der).map(|key| (key, der))
     });
     opened.ok_or(BadKey::WrongPassword)
 }
@@ -207,6 +224,9 @@ mod tests {
     fn plain_keys_of_three_forms() {
         let key = rcgen::KeyPair::generate().unwrap();
         load(key.serialize_pem().as_bytes(), &[]).unwrap();
+        let der = to_der(key.serialize_pem().as_bytes(), &[]).unwrap();
+        assert!(der == key.serialize_der() && from_der(&der).is_some());
+        assert!(from_der(&der[1..]).is_none());
         let Some(sec1) = openssl(&["ecparam", "-genkey", "-name", "prime256v1"]) else { return };
         load(&sec1, &[]).unwrap();
         let rsa = openssl(&["genrsa", "-traditional", "2048"]).unwrap();

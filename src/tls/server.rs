@@ -10,11 +10,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{DistinguishedName, ServerConfig};
+use rustls::sign::CertifiedKey;
+use rustls::{DistinguishedName, ServerConfig, SupportedProtocolVersion};
 
 use super::certificate::{self, Certificates, Pair};
-use super::ciphers::{Offer, Protocol, Wish};
+use super::ciphers::{self, Offer, Protocol, Wish};
 use super::client_hello::ClientHello;
 use super::path::{Purpose, Trust};
 use super::refusal::Refusal;
@@ -107,9 +110,47 @@ pub enum VerifyClient {
 pub struct Server {
     /// `None` where `ssl_reject_handshake` stands without a certificate.
     config: Option<Arc<ServerConfig>>,
+    parts: Option<Arc<Parts>>,
     certificates: Arc<Certificates>,
     rejects: bool,
     verify_client: VerifyClient,
+    verify_depth: usize,
+}
+
+/// What a rustls configuration was made of and does not show.
+#[derive(Debug)]
+struct Parts {
+    provider: Arc<CryptoProvider>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Whom the configuration trusts with clients' certificates, be they asked for or not.
+    trust: Arc<Trust>,
+}
+
+/// What is otherwise for one connection: what code of the handshake has set.
+#[derive(Debug, Default)]
+pub struct Change {
+    pub protocols: Option<Vec<Protocol>>,
+    pub certificates: Option<Vec<CertifiedKey>>,
+    pub clients: Option<AskClient>,
+}
+
+impl Change {
+    /// Whether everything stays as it is.
+    pub fn is_empty(&self) -> bool {
+        self.protocols.is_none() && self.certificates.is_none() && self.clients.is_none()
+    }
+}
+
+/// The client is asked for a certificate. What it shows is judged, and refused by nobody yet.
+#[derive(Debug, Default)]
+pub struct AskClient {
+    /// Their names are sent to the client.
+    pub named: Vec<Cert>,
+    /// Trusted beside them. If there is neither, whom the configuration trusts, to its depth.
+    pub trusted: Vec<Cert>,
+    /// `None`: `ssl_verify_depth`.
+    pub depth: Option<usize>,
 }
 
 /// Sentences for the log at level warn, beside what was built.
@@ -118,21 +159,24 @@ pub type Warnings = Vec<String>;
 impl Server {
     pub fn build(spec: &ServerSpec) -> Result<(Self, Warnings), Refusal> {
         let certificates = Arc::new(load_certificates(spec)?);
-        let (config, warnings) = match certificates.is_empty() {
-            true if spec.reject_handshake => (None, Vec::new()),
-            true => return Err(Refusal::new("no \"ssl_certificate\" is defined")),
-            false => {
-                let (config, warnings) = config(spec, certificates.clone())?;
-                (Some(Arc::new(config)), warnings)
-            }
-        };
-        let server = Self {
-            config,
-            certificates,
+        let mut server = Self {
+            config: None,
+            parts: None,
+            certificates: certificates.clone(),
             rejects: spec.reject_handshake,
             verify_client: spec.verify_client,
+            verify_depth: spec.verify_depth,
         };
-        Ok((server, warnings))
+        match certificates.is_empty() {
+            true if spec.reject_handshake => Ok((server, Vec::new())),
+            true => Err(Refusal::new("no \"ssl_certificate\" is defined")),
+            false => {
+                let (config, parts, warnings) = config(spec, certificates)?;
+                server.config = Some(Arc::new(config));
+                server.parts = Some(Arc::new(parts));
+                Ok((server, warnings))
+            }
+        }
     }
 
     /// The certificates, to staple OCSP responses to.
@@ -149,15 +193,92 @@ impl Server {
         self.config.as_ref().filter(|_| !self.rejects)
     }
 
-    /// The same server with other certificates: `ssl_certificate` with variables, Lua.
-    pub fn with_certificates(&self, certificates: Certificates) -> Self {
-        let certificates = Arc::new(certificates);
-        let config = self.config.as_ref().map(|config| {
-            let mut config = ServerConfig::clone(config);
-            config.cert_resolver = certificates.clone();
-            Arc::new(config)
-        });
-        Self { config, certificates, rejects: self.rejects, verify_client: self.verify_client }
+    /// The protocol that a client who offers this will speak with it.
+    pub fn protocol_for(&self, hello: &ClientHello<'_>) -> Option<Protocol> {
+        let ours = &self.parts.as_ref()?.versions;
+        let has = |wanted| ours.iter().any(|version| version.version == wanted);
+        if hello.offers_tls13() && has(rustls::ProtocolVersion::TLSv1_3) {
+            return Some(Protocol::Tls13);
+        }
+        let is_old = hello.versions.is_empty() && hello.version >= 0x0303;
+        let offers = is_old || hello.versions.iter().any(|version| version == 0x0303);
+        (offers && has(rustls::ProtocolVersion::TLSv1_2)).then_some(Protocol::Tls12)
+    }
+
+    /// The suites that it would speak, in its order.
+    pub fn ciphers(&self) -> impl Iterator<Item = u16> {
+        let suites = self.parts.iter().flat_map(|parts| &parts.provider.cipher_suites);
+        suites.map(|suite| suite.suite().into())
+    }
+
+    /// The same server but for `change`.
+    ///
+    /// Errors: no protocol is left.
+    pub fn changed(&self, change: Change) -> Result<Self, Refusal> {
+        let (Some(base), Some(parts)) = (&self.config, &self.parts) else {
+            return Err(Refusal::new("the server has no certificate of its own"));
+        };
+        let versions = match &change.protocols {
+            Some(protocols) => ciphers::versions(protocols, &mut Vec::new())?,
+            None => parts.versions.clone(),
+        };
+        let certificates = match change.certificates {
+            Some(list) => Arc::new(Certificates::new(list, base.ignore_client_order)),
+            None => self.certificates.clone(),
+        };
+        let resumes = change.clients.is_none();
+        let parts = Parts {
+            provider: parts.provider.clone(),
+            versions,
+            verifier: match change.clients {
+                Some(asked) => self.verifier(asked, &parts.trust),
+                None => parts.verifier.clone(),
+            },
+            trust: parts.trust.clone(),
+        };
+        let mut config = parts.config(certificates.clone())?;
+        config.ignore_client_order = base.ignore_client_order;
+        config.alpn_protocols.clone_from(&base.alpn_protocols);
+        config.max_fragment_size = base.max_fragment_size;
+        // A session carries the verdict of those who were trusted then.
+        if resumes {
+            config.session_storage = base.session_storage.clone();
+            config.ticketer = base.ticketer.clone();
+            config.send_tls13_tickets = base.send_tls13_tickets;
+        } else {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        Ok(Self {
+            config: Some(Arc::new(config)),
+            parts: Some(Arc::new(parts)),
+            certificates,
+            rejects: self.rejects,
+            verify_client: self.verify_client,
+            verify_depth: self.verify_depth,
+        })
+    }
+
+    fn verifier(&self, asked: AskClient, ours: &Arc<Trust>) -> Arc<dyn ClientCertVerifier> {
+        let hints = hints(&asked.named);
+        let mut certs = asked.named;
+        certs.extend(asked.trusted);
+        let depth = asked.depth.unwrap_or(self.verify_depth);
+        let trust = match certs.is_empty() {
+            true => ours.clone(),
+            false => Arc::new(Trust::new(Purpose::Client, depth, certs, Vec::new())),
+        };
+        Arc::new(ClientAuth { hints, trust })
+    }
+}
+
+impl Parts {
+    fn config(&self, certificates: Arc<Certificates>) -> Result<ServerConfig, Refusal> {
+        let builder = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&self.versions)
+            .map_err(|e| Refusal::new(format!("no usable TLS configuration: {e}")))?;
+        let verified = builder.with_client_cert_verifier(self.verifier.clone());
+        Ok(verified.with_cert_resolver(certificates))
     }
 }
 
@@ -211,7 +332,7 @@ fn load_certificates(spec: &ServerSpec) -> Result<Certificates, Refusal> {
 fn config(
     spec: &ServerSpec,
     certificates: Arc<Certificates>,
-) -> Result<(ServerConfig, Warnings), Refusal> {
+) -> Result<(ServerConfig, Parts, Warnings), Refusal> {
     let Offer { provider, versions, mut warnings } = Offer::of(Wish {
         protocols: &spec.protocols,
         ciphers: &spec.ciphers,
@@ -224,11 +345,8 @@ fn config(
         Some(auth) => Arc::new(auth) as _,
         None => WebPkiClientVerifier::no_client_auth(),
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&versions)
-        .map_err(|e| Refusal::new(format!("no usable TLS configuration: {e}")))?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(certificates);
+    let parts = Parts { provider: Arc::new(provider), versions, verifier, trust: clients.trust };
+    let mut config = parts.config(certificates)?;
     config.ignore_client_order = spec.prefer_server_ciphers;
     config.alpn_protocols = spec.alpn.clone();
     config.max_fragment_size = fragment_size(spec.buffer_size);
@@ -236,7 +354,7 @@ fn config(
         warnings.push("\"ssl_early_data\" is on, but early data is refused".into());
     }
     set_resumption(&mut config, spec, context)?;
-    Ok((config, warnings))
+    Ok((config, parts, warnings))
 }
 
 /// rustls counts the record's header as well, and has limits of its own.
@@ -271,6 +389,7 @@ fn set_resumption(
 /// Which client certificates are asked for and believed.
 struct Clients {
     auth: Option<ClientAuth>,
+    trust: Arc<Trust>,
     /// All that decides over a client's certificate, for the session context.
     basis: Vec<Vec<u8>>,
 }
@@ -299,9 +418,6 @@ impl Clients {
             Some(file) => certificate::load_crls(file)?,
             None => Vec::new(),
         };
-        if spec.verify_client == VerifyClient::Off {
-            return Ok(Self { auth: None, basis: Vec::new() });
-        }
         let mut basis: Vec<Vec<u8>> =
             named.iter().chain(&trusted).map(|cert| cert.der().to_vec()).collect();
         basis.extend(crls.iter().map(|crl| crl.signed_part().to_vec()));
@@ -314,7 +430,11 @@ impl Clients {
             }
         }
         let trust = Arc::new(Trust::new(Purpose::Client, spec.verify_depth, certs, crls));
-        Ok(Self { auth: Some(ClientAuth { hints, trust }), basis })
+        if spec.verify_client == VerifyClient::Off {
+            return Ok(Self { auth: None, trust, basis: Vec::new() });
+        }
+        let auth = ClientAuth { hints, trust: trust.clone() };
+        Ok(Self { auth: Some(auth), trust, basis })
     }
 
     fn context(&self, certificates: &Certificates, spec: &ServerSpec) -> Context {

@@ -1,15 +1,16 @@
-//! Certificates and keys that Lua has parsed, for `setclientcert`.
+//! Certificates and keys that Lua has parsed, for `setclientcert` and `ngx.ssl`.
 //!
 //! Lua knows them by numbers that look like addresses; nobody follows them.
 
-use super::{Message, bytes, export, put};
+use super::{ERROR, Message, bytes, export, put};
 use crate::lua::socket::Identity;
-use crate::tls::certificate::{load_chain, load_key};
+use crate::tls::certificate::{chain_of_der, load_chain, load_key};
+use crate::tls::private_key;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::SigningKey;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Arc;
 
 thread_local! {
@@ -44,6 +45,22 @@ pub fn identity(chain: *mut c_void, key: *mut c_void) -> Result<Option<Identity>
     })
 }
 
+/// The chain of a number.
+pub fn chain(number: *mut c_void) -> Option<Vec<CertificateDer<'static>>> {
+    ITEMS.with_borrow(|items| match items.get(&(number as usize)) {
+        Some(Item::Chain(chain)) => Some(chain.clone()),
+        _ => None,
+    })
+}
+
+/// The key of a number.
+pub fn key(number: *mut c_void) -> Option<Arc<dyn SigningKey>> {
+    ITEMS.with_borrow(|items| match items.get(&(number as usize)) {
+        Some(Item::Key(key)) => Some(key.clone()),
+        _ => None,
+    })
+}
+
 fn keep(item: Item) -> *mut c_void {
     let number = NEXT.replace(NEXT.get() + 1) * STEP;
     ITEMS.with_borrow_mut(|items| items.insert(number, item));
@@ -75,6 +92,31 @@ unsafe fn parsed(item: Option<Item>, message: Message, says: &'static CStr) -> *
     }
 }
 
+/// Copies `der` into a buffer of `room` bytes: its length, or `ERROR` and a sentence.
+///
+/// # Safety
+/// `room` bytes from `to` on must be writable; `message` null or writable.
+unsafe fn give_der(
+    der: Option<Vec<u8>>,
+    to: *mut u8,
+    room: usize,
+    message: Message,
+    says: &'static CStr,
+) -> c_int {
+    match der.filter(|der| der.len() <= room) {
+        Some(der) => {
+            // SAFETY: the caller's; it fits.
+            unsafe { std::ptr::copy_nonoverlapping(der.as_ptr(), to, der.len()) };
+            der.len() as c_int
+        }
+        None => {
+            // SAFETY: the caller's.
+            unsafe { put(message, says.as_ptr()) };
+            ERROR
+        }
+    }
+}
+
 export! {
     fn ngx_http_lua_ffi_parse_pem_cert(
         pem: *const u8, len: usize, message: Message,
@@ -88,6 +130,40 @@ export! {
     ) -> *mut c_void {
         let key = load_key(&source(bytes(pem, len)), &[]).ok().map(Item::Key);
         parsed(key, message, c"PEM_read_bio_PrivateKey() failed")
+    }
+
+    fn ngx_http_lua_ffi_parse_der_cert(
+        der: *const u8, len: usize, message: Message,
+    ) -> *mut c_void {
+        let chain = chain_of_der(bytes(der, len)).map(Item::Chain);
+        parsed(chain, message, c"d2i_X509_bio() failed")
+    }
+
+    fn ngx_http_lua_ffi_parse_der_priv_key(
+        der: *const u8, len: usize, message: Message,
+    ) -> *mut c_void {
+        let key = private_key::from_der(bytes(der, len)).map(Item::Key);
+        parsed(key, message, c"d2i_PrivateKey_bio() failed")
+    }
+
+    /// The buffer is as long as the PEM, and thus longer than what is in it.
+    fn ngx_http_lua_ffi_cert_pem_to_der(
+        pem: *const u8, len: usize, der: *mut u8, message: Message,
+    ) -> c_int {
+        let chain = load_chain(&source(bytes(pem, len))).ok();
+        let whole = chain.map(|chain| chain.iter().flat_map(|c| c.to_vec()).collect());
+        give_der(whole, der, len, message, c"PEM_read_bio_X509_AUX() failed")
+    }
+
+    fn ngx_http_lua_ffi_priv_key_pem_to_der(
+        pem: *const u8, len: usize, password: *const c_char, der: *mut u8, message: Message,
+    ) -> c_int {
+        let password = match password.is_null() {
+            true => Vec::new(),
+            false => vec![CStr::from_ptr(password).to_bytes().to_vec()],
+        };
+        let key = private_key::to_der(bytes(pem, len), &password).ok();
+        give_der(key, der, len, message, c"PEM_read_bio_PrivateKey() failed")
     }
 
     fn ngx_http_lua_ffi_free_cert(number: *mut c_void) {

@@ -4,9 +4,11 @@ use super::{DONE, ERROR, Message, NO_REQUEST, OK, R, answer, export, functions};
 use super::{bytes, in_phase, need_text, put};
 use crate::log::{self, Level};
 use crate::lua::crew::Crew;
+use crate::lua::handshake::Context;
 use crate::lua::phase::{self, BALANCER, BEFORE_REPLY, HEADER_FILTER, WITH_REQUEST, YIELDABLE};
 use crate::lua::run::{Lines, Progress};
 use crate::lua::vm::{self, Stack, Value};
+use crate::lua::voice;
 use std::ffi::c_int;
 
 export! {
@@ -27,7 +29,7 @@ export! {
             Some(()) => {}
             None => {
                 if let Some(crew) = Crew::current() {
-                    crew.is_leaving.set(true);
+                    crew.exit.set(Some(status));
                 }
             }
         }
@@ -40,7 +42,17 @@ export! {
         if vm::current_phase() == phase::TIMER {
             return Crew::current().and_then(|crew| crew.context.get()).unwrap_or(-1);
         }
-        answer(WITH_REQUEST, |r| r.slots.of::<Progress>().context.unwrap_or(-1)).max(NO_REQUEST)
+        if let Some(handshake) = Crew::handshake() {
+            put(in_tls, 1);
+            return handshake.slots.borrow_mut().of::<Context>().0.unwrap_or(-1);
+        }
+        answer(WITH_REQUEST, |r| {
+            let slots = r.client.slots.borrow();
+            let context = slots.as_ref().and_then(|slots| slots.get::<Context>());
+            put(tls, context.and_then(|context| context.0).unwrap_or(-1));
+            r.slots.of::<Progress>().context.unwrap_or(-1)
+        })
+        .max(NO_REQUEST)
     }
 
     fn ngx_http_lua_ffi_set_ctx_ref(_r: R, reference: c_int) -> c_int {
@@ -48,6 +60,10 @@ export! {
             && vm::current_phase() == phase::TIMER
         {
             crew.context.set(Some(reference));
+            return OK;
+        }
+        if let Some(handshake) = Crew::handshake() {
+            handshake.slots.borrow_mut().of::<Context>().0 = Some(reference);
             return OK;
         }
         answer(WITH_REQUEST, |r| {
@@ -124,7 +140,7 @@ functions! {
     is_leaving => |stack| {
         let is_leaving = vm::with_request(|r| r.slots.of::<Progress>().exit.is_some());
         let is_leaving = is_leaving
-            .unwrap_or_else(|| Crew::current().is_some_and(|crew| crew.is_leaving.get()));
+            .unwrap_or_else(|| Crew::current().is_some_and(|crew| crew.exit.get().is_some()));
         stack.push(&Value::Bool(is_leaving));
         Ok(1)
     };
@@ -174,12 +190,6 @@ fn write_at(stack: &mut Stack, level: Level, first: c_int) -> Result<c_int, Vec<
     for at in first..=stack.top() {
         super::output::append(stack, at, &mut line)?;
     }
-    let text = Lines(&line);
-    let written = vm::with_request(|r| {
-        log::write_for(&*r, level, log::Area::Http, format_args!("{text}"));
-    });
-    if written.is_none() {
-        log::write(level, log::Area::Http, format_args!("{text}"));
-    }
+    voice::write(level, format_args!("{}", Lines(&line)));
     Ok(0)
 }

@@ -11,6 +11,7 @@
 mod balancer;
 mod control;
 mod certificate;
+mod client_hello;
 mod dict;
 mod handle;
 mod hash;
@@ -24,6 +25,7 @@ mod semaphore;
 mod socket;
 mod socket_ffi;
 mod socket_udp;
+mod ssl;
 mod text;
 mod thread;
 mod time;
@@ -135,6 +137,7 @@ fn boot(stack: &mut Stack, main: &Main) -> Result<(), Vec<u8>> {
 /// The C functions, as `boot.lua` gets them.
 fn all_functions() -> Vec<(&'static str, lua_CFunction)> {
     let groups = [
+        client_hello::FUNCTIONS,
         control::FUNCTIONS,
         dict::FUNCTIONS,
         hash::FUNCTIONS,

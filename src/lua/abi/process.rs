@@ -2,9 +2,9 @@
 
 use super::{ERROR, Message, OK, R, bytes, export, put_message, with_main};
 use crate::event::{self, Role};
-use crate::log::{self, Area, Level};
+use crate::log::{self, Level};
 use crate::lua::phase;
-use crate::lua::vm;
+use crate::lua::{vm, voice};
 use crate::sys::process;
 use crate::sys::signal::Signal;
 use std::ffi::{c_int, c_uint};
@@ -71,13 +71,7 @@ export! {
 
     fn ngx_http_lua_ffi_raw_log(_r: R, level: c_int, text: *const u8, len: usize) -> c_int {
         let Some(level) = level_of(level) else { return ERROR };
-        let text = log::Raw(bytes(text, len));
-        let written = vm::with_request(|r| {
-            log::write_for(&*r, level, Area::Http, format_args!("{text}"));
-        });
-        if written.is_none() {
-            log::write(level, Area::Http, format_args!("{text}"));
-        }
+        voice::write(level, format_args!("{}", log::Raw(bytes(text, len))));
         OK
     }
 }

@@ -1,8 +1,8 @@
 //! To whom a socket belongs: a request, or what runs without one.
 
 use super::settings::Settings;
+use crate::http::Location;
 use crate::http::Request;
-use crate::http::request::About;
 use crate::log;
 use crate::lua::conf::Lua;
 use crate::lua::vm;
@@ -28,7 +28,7 @@ pub trait Mortal {
 /// The owner of sockets. When it is dropped they are closed.
 pub struct Life {
     sockets: RefCell<Vec<Weak<dyn Mortal>>>,
-    about: Option<About>,
+    speaks: Option<Rc<dyn log::Context>>,
     /// What is true where it began; a request looks where it is now.
     around: Around,
 }
@@ -57,9 +57,14 @@ impl Default for Around {
 impl Around {
     /// What is true where `r` is.
     pub fn of(r: &Request) -> Around {
-        let core = &r.place.location.core;
+        Around::at(&r.place.location)
+    }
+
+    /// What is true at `location`.
+    pub fn at(location: &Location) -> Around {
+        let core = &location.core;
         Around {
-            settings: r.conf::<Lua>().socket.clone(),
+            settings: location.confs.loc::<Lua>().socket.clone(),
             resolver: core.resolver.clone(),
             resolver_timeout: core.resolver_timeout,
             nodelay: core.tcp_nodelay,
@@ -80,12 +85,12 @@ impl Around {
 struct Held(Option<Rc<Life>>);
 
 impl Life {
-    /// A life without a request (a timer's), with what was true where it was set.
-    pub fn apart(around: Around) -> Rc<Life> {
-        Life::new(None, around)
+    /// A life without a request, with what is true where it belongs and who speaks for it.
+    pub fn apart(around: Around, speaks: Option<Rc<dyn log::Context>>) -> Rc<Life> {
+        Life::new(speaks, around)
     }
 
-    /// Calls `f` as code of this life: what a timer does around each resume.
+    /// Calls `f` as code of this life: what its crew does around each resume.
     pub fn with<T>(self: &Rc<Life>, f: impl FnOnce() -> T) -> T {
         let before = APART.replace(Some(self.clone()));
         let result = f();
@@ -95,8 +100,8 @@ impl Life {
 }
 
 impl Life {
-    fn new(about: Option<About>, around: Around) -> Rc<Life> {
-        Rc::new(Life { sockets: RefCell::default(), about, around })
+    fn new(speaks: Option<Rc<dyn log::Context>>, around: Around) -> Rc<Life> {
+        Rc::new(Life { sockets: RefCell::default(), speaks, around })
     }
 
     /// That of the code that runs now; `None` if sockets would belong to nobody.
@@ -105,7 +110,7 @@ impl Life {
             if let Some(Held(Some(life))) = r.slots.get::<Held>() {
                 return life.clone();
             }
-            let life = Life::new(Some(r.about()), Around::of(r));
+            let life = Life::new(Some(Rc::new(r.about())), Around::of(r));
             r.slots.of::<Held>().0 = Some(life.clone());
             life
         });
@@ -123,7 +128,7 @@ impl Life {
 
     /// Who speaks in the log.
     pub fn speaker(&self) -> Speaker {
-        Speaker { about: RefCell::new(self.about.clone()), upstream: RefCell::default() }
+        Speaker { speaks: RefCell::new(self.speaks.clone()), upstream: RefCell::default() }
     }
 }
 
@@ -139,7 +144,7 @@ impl Drop for Life {
 
 /// A socket's voice in the log.
 pub struct Speaker {
-    about: RefCell<Option<About>>,
+    speaks: RefCell<Option<Rc<dyn log::Context>>>,
     /// `host:port(address)`, once it is known.
     pub upstream: RefCell<String>,
 }
@@ -147,17 +152,17 @@ pub struct Speaker {
 impl Speaker {
     /// Lets go of the request, and of its connection with it: Lua may keep a socket for long.
     pub fn forget(&self) {
-        drop(self.about.take());
+        drop(self.speaks.take());
     }
 }
 
 impl log::Context for Speaker {
     fn log(&self) -> Option<log::Log> {
-        self.about.borrow().as_ref().and_then(log::Context::log)
+        self.speaks.borrow().as_ref().and_then(|speaks| speaks.log())
     }
 
     fn connection(&self) -> u64 {
-        self.about.borrow().as_ref().map_or(0, log::Context::connection)
+        self.speaks.borrow().as_ref().map_or(0, |speaks| speaks.connection())
     }
 
     fn describe(&self, line: &mut log::Line) {
@@ -166,8 +171,8 @@ impl log::Context for Speaker {
             line.push(b", upstream: ");
             line.push(upstream.as_bytes());
         }
-        if let Some(about) = &*self.about.borrow() {
-            about.describe(line);
+        if let Some(speaks) = &*self.speaks.borrow() {
+            speaks.describe(line);
         }
     }
 }

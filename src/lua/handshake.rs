@@ -1,0 +1,67 @@
+//! Code that takes part in TLS handshakes: `ssl_client_hello_by_lua`, `ssl_certificate_by_lua`.
+//!
+//! It runs once per connection, between the client's hello and our answer, and may wait. What it
+//! sets through `ngx.ssl` goes to the handshake's `Change`. Unlike OpenResty's, our certificate
+//! phase also runs where a session is resumed: whether it will be is known to nobody before.
+
+use super::conf::{CERTIFICATE, CLIENT_HELLO, Loc, Script};
+use super::coroutine::Coroutine;
+use super::crew::{Apart, Crew};
+use super::phase::{self, Phases};
+use super::run::{self, Lines, Outcome};
+use super::socket::{Around, Life};
+use super::vm;
+use super::voice::Voice;
+use crate::http::Pipeline;
+use crate::http::handshake::{Handshake, HandshakeHandler};
+use crate::log;
+use crate::tls::server::Alert;
+use std::ffi::c_int;
+use std::rc::Rc;
+
+/// `ngx.ctx` of a connection: requests that come over it look there for what theirs lacks.
+#[derive(Default)]
+pub struct Context(pub Option<c_int>);
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(context) = self.0 {
+            vm::release_context(context);
+        }
+    }
+}
+
+/// Puts the server's code into its pipeline.
+pub fn install(loc: &Rc<Loc>, p: &mut Pipeline) {
+    let handler = |script: &Rc<Script>, phase| -> HandshakeHandler {
+        let script = script.clone();
+        Box::new(move |handshake| {
+            let script = script.clone();
+            Box::pin(async move { take_part(&script, handshake, phase).await })
+        })
+    };
+    if let Some(script) = &loc.scripts[CLIENT_HELLO] {
+        p.on_client_hello(handler(script, phase::SSL_CLIENT_HELLO));
+    }
+    if let Some(script) = &loc.scripts[CERTIFICATE] {
+        p.on_certificate(handler(script, phase::SSL_CERT));
+    }
+}
+
+async fn take_part(script: &Script, handshake: Rc<Handshake>, phase: Phases) -> Result<(), Alert> {
+    let voice = Voice::of_handshake(&handshake, phase);
+    let coroutine = script.code(None).map_err(|no| no.says().to_vec());
+    let coroutine = coroutine.and_then(|code| Coroutine::new(&code)).map_err(|message| {
+        let what = phase::name(phase);
+        log::error!(&*voice, "failed to load {what} code: {}", Lines(&message));
+        Alert::InternalError
+    })?;
+    let around = Around::at(&handshake.server.root);
+    let life = Life::apart(around, Some(voice.clone()));
+    let crew = Crew::apart(coroutine, Apart { life, voice, handshake: Some(handshake) });
+    match run::lead(&crew, None, phase).await {
+        Outcome::Done(_) => Ok(()),
+        Outcome::Exit(code) if (0..300).contains(&code) => Ok(()),
+        _ => Err(Alert::InternalError),
+    }
+}
