@@ -151,6 +151,11 @@ fn servers_and_locations() {
             "listen 127.0.0.1:{PORT} ssl;",
             "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in {CONF}:1",
         ),
+        (
+            "listen 127.0.0.1:{PORT} ssl; ssl_reject_handshake on; }\n\
+             server { listen 127.0.0.1:{PORT} ssl; server_name a;",
+            "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive in {CONF}:2",
+        ),
     ];
     all(cases.iter().map(|(inside, said)| {
         refuses_conf(&format!("events {{ }} http {{ server {{ {inside} }} }}"), said)

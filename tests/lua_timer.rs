@@ -25,6 +25,7 @@ lua_test!(
                 ngx.shared.d:set("line", s:receive()) ngx.shared.d:set("again", tostring(s:setkeepalive())) end, ngx.var.server_port)
             ngx.sleep(0.05) ngx.print(ngx.shared.d:get("line"), ngx.shared.d:get("again")) } }
         location /fails { content_by_lua_block { ngx.timer.at(0, function() error("timer's fault") end) } }
+        location /capture { content_by_lua_block { ngx.timer.at(0, function() ngx.location.capture("/first") end) } }
         location /say { content_by_lua_block { ngx.timer.at(0, function() ngx.say("x") end) } }
         location /exit { content_by_lua_block {
             ngx.timer.at(0, function() ngx.shared.d:set("exit", 1) ngx.exit(200) ngx.shared.d:set("exit", 2) end)
@@ -44,12 +45,14 @@ lua_test!(
         GET /socket  -> 200 HTTP/1.1 200 OK*
         GET /fails   -> 200
         GET /say     -> 200
+        GET /capture -> 200
         GET /no      -> 200 *at least 2 arguments but got 1*number expected, got string*Lua function expected*delay cannot be zero*
     ",
         );
         let log = t.error_log();
         log.expect("lua entry thread aborted: runtime error: *timer's fault");
-        log.expect("API disabled in the context of ngx.timer");
+        log.expect("*in function <*>, context: ngx.timer, client: 127.0.0.1, server: 127.0.0.1:*");
+        log.expect_times("API disabled in the context of ngx.timer", 2);
     }
 );
 

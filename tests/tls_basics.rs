@@ -40,6 +40,16 @@ nginx_test!(names_choose_certificates_and_servers, "
     t.connect_tls("first.example").ask("GET / | Host: second.example").expect("200 second");
 });
 
+nginx_test!(
+    a_server_without_a_certificate_has_the_default_ones,
+    "
+    server { listen 127.0.0.1:{PORT} ssl; ssl_certificate cert.pem; ssl_certificate_key key.pem; return 200 first; }
+    server { listen 127.0.0.1:{PORT} ssl; server_name bare.example; return 200 bare; }",
+    |t| {
+        t.connect_tls("bare.example").ask("GET / | Host: bare.example").expect("200 bare");
+    }
+);
+
 nginx_test!(versions_and_alpn, "
     ssl_certificate cert.pem; ssl_certificate_key key.pem;
     server { listen 127.0.0.1:{PORT} ssl; ssl_protocols TLSv1.2; http2 on; location / { return 200 $ssl_alpn_protocol; } }", |t| {

@@ -461,10 +461,11 @@ impl HttpBlock {
             let name = primary_name(&raw.names);
             let root = maker.location(raw.place, &http, flags).map_err(locate)?;
             let tls = match raw.listens.iter().any(|listen| listen.ssl) {
-                true => Some(ssl::build(&root.confs, &raw.at, maker.r)?),
+                true => ssl::build(&root.confs, maker.r)?,
                 false => None,
             };
-            let server = Rc::new(Server { name: name.into(), root: Rc::new(root), tls });
+            let (name, root) = (name.into(), Rc::new(root));
+            let server = Rc::new(Server { name, at: raw.at, root, tls });
             servers.push((server, raw.names, raw.listens));
         }
         let mains = maker.mains;

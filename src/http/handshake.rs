@@ -9,13 +9,12 @@ use super::request::Slots;
 use crate::log;
 use crate::sys::socket::Address as Socket;
 use crate::tls::client_hello::ClientHello;
-use crate::tls::server::{Alert, Change, Choice};
+use crate::tls::server::{Alert, Change, Choice, Part};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Takes part in handshakes, and may wait. Errors: the alert that refuses the client.
-pub type HandshakeHandler =
-    Box<dyn Fn(Rc<Handshake>) -> LocalBoxFuture<'static, Result<(), Alert>>>;
+/// Takes part in handshakes, and may wait. Says whether they go on.
+pub type HandshakeHandler = Box<dyn Fn(Rc<Handshake>) -> LocalBoxFuture<'static, bool>>;
 
 /// A handshake whose hello was read, and not answered yet.
 pub struct Handshake {
@@ -68,9 +67,12 @@ impl Handshake {
         // The default server's handler of hellos sees those that nobody else looks at: a
         // configuration may have it there alone, to decide for all names.
         let hello = own.client_hello_handler().or(default.client_hello_handler());
-        for handler in [hello, own.certificate_handler()].into_iter().flatten() {
-            if let Err(alert) = handler(self.clone()).await {
-                return Choice::Refuse(alert);
+        let certificate = own.certificate_handler();
+        for (handler, part) in [(hello, Part::ClientHello), (certificate, Part::Certificate)] {
+            if let Some(handler) = handler
+                && !handler(self.clone()).await
+            {
+                return Choice::Stop(part);
             }
         }
         let change = self.change.take();

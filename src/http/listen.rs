@@ -2,6 +2,7 @@
 
 use super::conf::Name;
 use super::place::{Address, Server, ServerNames};
+use super::ssl;
 use crate::conf::{Error, Reading, Reason, value};
 use crate::event::{KeepAlive, ListenSpec};
 use crate::sys::socket::Address as Socket;
@@ -269,7 +270,7 @@ pub(super) fn bind_servers(
             add_names(gathering, &names, &server, r);
         }
     }
-    Ok(bind(order, by_address))
+    bind(order, by_address)
 }
 
 fn join(
@@ -334,7 +335,10 @@ fn add_names(gathering: &mut Gathering, names: &[Name], server: &Rc<Server>, r: 
 }
 
 /// Addresses of a port beside its wildcard need no socket: the wildcard's gets their connections.
-fn bind(order: Vec<Socket>, mut by_address: HashMap<Socket, Gathering>) -> Vec<Rc<Bound>> {
+fn bind(
+    order: Vec<Socket>,
+    mut by_address: HashMap<Socket, Gathering>,
+) -> Result<Vec<Rc<Bound>>, Error> {
     let wildcards: Vec<SocketAddr> =
         order.iter().filter_map(Socket::inet).filter(|a| a.ip().is_unspecified()).collect();
     let covers = |a: &SocketAddr, wild: &SocketAddr| {
@@ -351,6 +355,7 @@ fn bind(order: Vec<Socket>, mut by_address: HashMap<Socket, Gathering>) -> Vec<R
         let gathering = by_address.remove(&key).expect("each key once");
         let default = gathering.default.unwrap_or(gathering.first);
         let address = Address::new(gathering.listen.clone(), default, gathering.names);
+        ssl::check(&address)?;
         let address = Rc::new(address);
         let wild =
             key.inet().and_then(|a| wildcards.iter().find(|w| covers(&a, w)).map(|w| (a, *w)));
@@ -367,7 +372,7 @@ fn bind(order: Vec<Socket>, mut by_address: HashMap<Socket, Gathering>) -> Vec<R
         let bound = bounds.iter_mut().find(|b| b.spec.address == Socket::Inet(wild));
         bound.expect("a wildcard is bound").local.insert(a, address);
     }
-    bounds.into_iter().map(Rc::new).collect()
+    Ok(bounds.into_iter().map(Rc::new).collect())
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Reading order: `request` (the five parts) · `module` (the form of a feature) · `conf` (reads
 //! the blocks) · `listen`, `place` (address → server → location) · `phase` (the life of a
 //! request) · `rewrite`, `error_page` · `body`, `reply` · `service`, `serve_h1`, `send`, `finish`
-//! (the connection's side) · `ssl`, `handshake` · `variable`, `template`, `regex` (text of the configuration).
+//! (the connection's side) · `ssl`, `handshake` · `variable`, `template`, `regex` (text of the
+//! configuration).
 //! `modules/` holds one file per feature.
 //!
 //! **Invariant:** no module knows which protocol carries a request, and `modules/*` never import

@@ -78,9 +78,11 @@ pub struct Address {
 pub struct Server {
     /// The first `server_name`; `$server_name`.
     pub name: Box<str>,
+    /// Where its block begins: file and line.
+    pub at: (Rc<str>, usize),
     /// The server's own level: the parent of its locations.
     pub root: Rc<Location>,
-    /// Its TLS, if some `listen … ssl` is among its addresses.
+    /// Its TLS, if some `listen … ssl` is among its addresses and it has certificates.
     pub tls: Option<Rc<crate::tls::server::Server>>,
 }
 
@@ -301,7 +303,8 @@ impl ServerNames {
         self.regexes.push((regex, server.clone()));
     }
 
-    fn all(&self) -> impl Iterator<Item = &Rc<Server>> {
+    /// All servers that have a name here, some of them more than once.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Rc<Server>> {
         let plain = [&self.exact, &self.suffixes, &self.prefixes];
         let by_regex = self.regexes.iter().map(|(_, server)| server);
         plain.into_iter().flat_map(HashMap::values).chain(by_regex)

@@ -268,18 +268,14 @@ impl RawLoc {
 const TICKET_ZONE: &str = "ssl ticket keys";
 const TICKET_ZONE_BYTES: u64 = 256 << 10;
 
-/// Makes the TLS of a server with `listen … ssl`.
+/// Makes the TLS of a server with `listen … ssl`; `None`: it has no certificate, and the one of its
+/// address's default server is used.
 ///
 /// Errors: nginx's sentences for files that cannot be loaded and lists that leave nothing.
-pub(super) fn build(
-    confs: &Confs,
-    at: &(Rc<str>, usize),
-    r: &mut Reading,
-) -> Result<Rc<Server>, Error> {
+pub(super) fn build(confs: &Confs, r: &mut Reading) -> Result<Option<Rc<Server>>, Error> {
     let loc = confs.loc::<Ssl>();
     if loc.certificates.is_empty() && !loc.reject_handshake {
-        let what = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
-        return Err(Error { what: what.into(), at: Some(at.clone()) });
+        return Ok(None);
     }
     let zones = r.shelf.of::<ZoneTable>();
     let zone = zones.want(TICKET_ZONE, "ssl_session_tickets", Some(TICKET_ZONE_BYTES));
@@ -287,7 +283,29 @@ pub(super) fn build(
     let spec = loc.spec(zone.handle(), confs.loc::<Http2>().on)?;
     let (server, warnings) = Server::build(&spec).map_err(|e| Error::placeless(e.to_string()))?;
     r.notes.extend(warnings.into_iter().map(|text| Note { level: "warn", text }));
-    Ok(Rc::new(server))
+    Ok(Some(Rc::new(server)))
+}
+
+/// Makes sure that an address with `ssl` has a certificate for everybody: its default server's. A
+/// default server may do without if it rejects all; then the others need their own.
+pub(super) fn check(address: &Address) -> Result<(), Error> {
+    if !address.listen.ssl {
+        return Ok(());
+    }
+    let lacking = match &address.default.tls {
+        None => Some(&address.default),
+        Some(tls) if tls.certificates().is_empty() => {
+            address.names.all().find(|server| server.tls.is_none())
+        }
+        Some(_) => None,
+    };
+    match lacking {
+        None => Ok(()),
+        Some(server) => {
+            let what = "no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive";
+            Err(Error { what: what.into(), at: Some(server.at.clone()) })
+        }
+    }
 }
 
 impl Loc {

@@ -233,7 +233,7 @@ function ngx.location.capture(uri, options)
   if type(uri) ~= "string" then
     error("bad argument #1 to 'capture' (string expected, got " .. type(uri) .. ")", 2)
   end
-  c.may_wait()
+  c.may_ask()
   options = options or {}
   for key in pairs(options) do
     if not known_options[key] then error("option \"" .. tostring(key) .. "\" is not supported", 2) end
@@ -276,7 +276,7 @@ ngx.req = {
   http_version = c.http_version, raw_header = c.raw_header,
 }
 function ngx.req.read_body()
-  c.may_wait()
+  c.may_ask()
   if not c.is_body_read() then wait("body") end
 end
 function ngx.req.get_post_args(max)

@@ -15,7 +15,6 @@ use super::voice::Voice;
 use crate::http::Pipeline;
 use crate::http::handshake::{Handshake, HandshakeHandler};
 use crate::log;
-use crate::tls::server::Alert;
 use std::ffi::c_int;
 use std::rc::Rc;
 
@@ -48,20 +47,34 @@ pub fn install(loc: &Rc<Loc>, p: &mut Pipeline) {
     }
 }
 
-async fn take_part(script: &Script, handshake: Rc<Handshake>, phase: Phases) -> Result<(), Alert> {
+/// Says whether the handshake goes on.
+async fn take_part(script: &Script, handshake: Rc<Handshake>, phase: Phases) -> bool {
     let voice = Voice::of_handshake(&handshake, phase);
     let coroutine = script.code(None).map_err(|no| no.says().to_vec());
-    let coroutine = coroutine.and_then(|code| Coroutine::new(&code)).map_err(|message| {
-        let what = phase::name(phase);
-        log::error!(&*voice, "failed to load {what} code: {}", Lines(&message));
-        Alert::InternalError
-    })?;
+    let coroutine = match coroutine.and_then(|code| Coroutine::new(&code)) {
+        Ok(coroutine) => coroutine,
+        Err(message) => {
+            let what = phase::name(phase);
+            log::error!(&*voice, "failed to load {what} code: {}", Lines(&message));
+            return false;
+        }
+    };
     let around = Around::at(&handshake.server.root);
     let life = Life::apart(around, Some(voice.clone()));
-    let crew = Crew::apart(coroutine, Apart { life, voice, handshake: Some(handshake) });
-    match run::lead(&crew, None, phase).await {
-        Outcome::Done(_) => Ok(()),
-        Outcome::Exit(code) if (0..300).contains(&code) => Ok(()),
-        _ => Err(Alert::InternalError),
-    }
+    let crew =
+        Crew::apart(coroutine, Apart { life, voice: voice.clone(), handshake: Some(handshake) });
+    let code = match run::lead(&crew, None, phase).await {
+        Outcome::Done(_) => 0,
+        Outcome::Exit(code) => code,
+        _ => 500,
+    };
+    let is_fine = (0..300).contains(&code);
+    log::debug_http!(
+        &*voice,
+        "{}: handler return value: {code}, {} cb exit code: {}",
+        phase::name(phase).trim_end_matches('*'),
+        if phase == phase::SSL_CERT { "cert" } else { "client hello" },
+        i32::from(is_fine),
+    );
+    is_fine
 }

@@ -47,11 +47,6 @@ impl log::Context for Voice {
     }
 
     fn describe(&self, line: &mut log::Line) {
-        match self.phase {
-            phase::SSL_CERT => line.push(b" while loading SSL certificate by lua"),
-            phase::SSL_CLIENT_HELLO => line.push(b" while loading SSL client hello by lua"),
-            _ => {}
-        }
         line.push(b", context: ");
         line.push(phase::name(self.phase).as_bytes());
         if let Some((client, address)) = &self.client {

@@ -7,6 +7,7 @@ use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
 use super::client_hello::NotHello;
 use super::names;
+use super::server::Part;
 
 /// A handshake that did not end in a connection.
 #[derive(Debug)]
@@ -17,8 +18,10 @@ pub enum HandshakeFault {
     ClosedBeforeHello,
     /// The socket failed.
     Io(io::Error),
-    /// We refused: `ssl_reject_handshake`, or a hook did.
+    /// We refused: `ssl_reject_handshake`.
     Rejected,
+    /// Code that takes part in handshakes refused.
+    Stopped(Part),
     /// What came first is no ClientHello.
     NotHello(NotHello),
     /// The protocol failed; whose fault it is, rustls knows.
@@ -33,6 +36,13 @@ impl fmt::Display for HandshakeFault {
             Self::PeerClosed => f.write_str("peer closed connection in SSL handshake"),
             Self::ClosedBeforeHello => f.write_str("client closed connection"),
             Self::Rejected => f.write_str("handshake rejected"),
+            Self::Stopped(part) => {
+                let text = match part {
+                    Part::ClientHello => in_brackets(0xea, "callback failed"),
+                    Part::Certificate => in_brackets(0x179, "cert cb error"),
+                };
+                write!(f, "SSL_do_handshake() failed {text}")
+            }
             Self::Io(error) => write!(f, "SSL_do_handshake() failed ({})", with_number(error)),
             Self::NotHello(fault) => {
                 let (number, reason) = match fault {

@@ -78,6 +78,10 @@ async fn accept_tls(
     let server = match choice {
         Choice::Serve(server) => server,
         Choice::Refuse(alert) => return Err(reject(wire, alert)),
+        Choice::Stop(part) => {
+            reject(wire, Alert::InternalError);
+            return Err(HandshakeFault::Stopped(part));
+        }
     };
     let Some(config) = server.config().cloned() else {
         return Err(reject(wire, Alert::UnrecognizedName));

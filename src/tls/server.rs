@@ -298,6 +298,15 @@ pub enum Choice {
     Serve(Rc<Server>),
     /// Refuse with a fatal alert.
     Refuse(Alert),
+    /// Code that takes part in the handshake does not let it go on.
+    Stop(Part),
+}
+
+/// Where code takes part in a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    ClientHello,
+    Certificate,
 }
 
 /// Alerts that a choice may answer with (RFC 8446 section 6).

@@ -5,7 +5,9 @@ use super::{bytes, in_phase, need_text, put};
 use crate::log::{self, Level};
 use crate::lua::crew::Crew;
 use crate::lua::handshake::Context;
-use crate::lua::phase::{self, BALANCER, BEFORE_REPLY, HEADER_FILTER, WITH_REQUEST, YIELDABLE};
+use crate::lua::phase::{
+    self, BALANCER, BEFORE_REPLY, HEADER_FILTER, MAY_WAIT, WITH_REQUEST, YIELDABLE,
+};
 use crate::lua::run::{Lines, Progress};
 use crate::lua::vm::{self, Stack, Value};
 use crate::lua::voice;
@@ -25,9 +27,14 @@ export! {
             super::put_message(says.as_bytes(), message, len);
             return ERROR;
         }
-        match vm::with_request(|r| r.slots.of::<Progress>().exit = Some(status)) {
+        let set = vm::with_request(|r| {
+            log::debug_http!(&*r, "lua exit with code {status}");
+            r.slots.of::<Progress>().exit = Some(status);
+        });
+        match set {
             Some(()) => {}
             None => {
+                voice::write(Level::Debug, format_args!("lua exit with code {status}"));
                 if let Some(crew) = Crew::current() {
                     crew.exit.set(Some(status));
                 }
@@ -149,8 +156,8 @@ functions! {
         stack.push(&Value::Bool(vm::is_about_to_wait()));
         Ok(1)
     };
-    // Whether the running code may wait: the message if it may not.
-    may_wait => |_| super::may_wait().map(|()| 0);
+    // Whether the running code may wait for something of its request: the message if it may not.
+    may_ask => |_| in_phase(MAY_WAIT, |_| 0);
     // Fails if the head of the reply is made already.
     before_head => |stack| {
         let what = need_text(stack, 1)?;

@@ -117,6 +117,9 @@ async fn secure_with(tcp: Rc<Tcp>, shake: Shake) -> Result<Session, Failed> {
         (None, true) => &client.with_sessions(&session),
         (None, false) => client,
     };
+    if !shake.name.is_empty() {
+        log::debug_http!(&tcp.speaker, "lua ssl server name: \"{}\"", shake.name);
+    }
     let shaking = secure::connect(conn.into_stream(), client, "", &shake.name);
     let done = Deadline::after(tcp.timeouts.connect.get()).bound(shaking).await;
     let (conn, _) = match done {
