@@ -1,4 +1,5 @@
-//! The Lua VM of this process: its coroutines, and whose request is running.
+//! The Lua VM of this process: its coroutines, and whose request is running. (Threads have VMs of
+//! their own, which are never entered: see `abi/apart`.)
 //!
 //! A coroutine that has to wait yields [`WAIT`]: alone if what it waits for was left by
 //! [`Stack::wait_for`] (an [`Operation`], which needs no request), else with the name of what it
@@ -25,7 +26,8 @@ use std::task::{Context, Poll};
 /// Nothing is loaded.
 pub(super) const NO_REF: c_int = -2;
 
-/// What Lua sees as the request that runs: `thread.exdata` in `boot.lua` reads it through ffi.
+/// What Lua sees as the request that runs: `thread.exdata` in `boot.lua` reads it through ffi. It
+/// is that of the process's own VM; in the VMs of threads `boot.lua` has none to show.
 #[unsafe(export_name = "tollbar_lua_request")]
 pub static SEEN: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 

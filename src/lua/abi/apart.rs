@@ -169,7 +169,7 @@ impl Here {
         let (role, number, workers) = seat.place;
         let listeners = Vec::new();
         event::take_seat(&Post { role, seat: number, workers, multi_accept: false, listeners });
-        KIT.set(Some(seat.kit.clone()));
+        drop(KIT.replace(Some(seat.kit.clone())));
         SPOKEN.set(seat.spoken);
         Here { _turn: Back::entering(Turn { request: None, phase: phase::THREAD }) }
     }

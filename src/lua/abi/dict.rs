@@ -196,10 +196,13 @@ functions! {
 }
 
 fn with_dict<T>(zone: *mut c_void, f: impl FnOnce(&Dict) -> Result<T, Error>) -> Result<T, Error> {
-    KIT.with_borrow(|kit| {
+    let done = KIT.try_with(|kit| {
+        let kit = kit.borrow();
         let dict = (zone as usize).checked_sub(1).and_then(|at| kit.as_ref()?.dict(at));
         f(dict.ok_or(Error::NotFound)?)
-    })
+    });
+    // At the end of the thread finalizers may still ask.
+    done.unwrap_or(Err(Error::NotFound))
 }
 
 /// The dict whose number is the first argument.

@@ -85,8 +85,9 @@ fn http() -> Option<Rc<HttpConf>> {
     HOUSE.with_borrow(Clone::clone)
 }
 
+/// None at the end of the thread, when finalizers may still ask.
 fn kit() -> Option<Arc<Kit>> {
-    KIT.with_borrow(Clone::clone)
+    KIT.try_with(|kit| kit.borrow().clone()).ok().flatten()
 }
 
 /// Opens the configuration's VM and loads the API into it.
@@ -103,7 +104,8 @@ pub fn open(http: &Rc<HttpConf>, main: &Main) -> Result<(), Vec<u8>> {
 /// Makes the configuration's VM the one in which code of this process runs.
 pub fn enter(http: &Rc<HttpConf>, main: &Main) {
     HOUSE.set(Some(http.clone()));
-    KIT.set(Some(Kit::of(main)));
+    // The one before may have VMs, and closing them runs code of their users.
+    drop(KIT.replace(Some(Kit::of(main))));
     main.vm.get().expect("the master has opened it").enter();
 }
 
