@@ -39,6 +39,7 @@ mod lua_socket_tls;
 mod lua_thread;
 mod lua_timer;
 mod lua_vm;
+mod lua_worker_thread;
 mod main_context;
 mod map_geo;
 mod process;

@@ -38,8 +38,8 @@ pub use deadline::{Deadline, Elapsed, Next, look_after, sleep, sleep_until, time
 pub use listen::{Accepted, Accepting, Acceptor, listen};
 pub use notify::Notify;
 pub use offload::{
-    Busy, DEFAULT_POOL, Lost, Offloaded, Pace, ThreadPools, offload, offload_by, offload_quietly,
-    set_offload,
+    Busy, DEFAULT_POOL, Lost, Offloaded, Pace, ThreadPools, has_thread_pool, offload, offload_by,
+    offload_in, offload_quietly, set_offload, set_thread_pools,
 };
 pub use oneshot::{Canceled, Receiver, Sender, oneshot};
 pub use reactor::{Reactor, Turn, is_running, now, spawn, wake_all, yield_now};

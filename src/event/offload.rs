@@ -4,9 +4,12 @@
 //! and a job nobody waits for any more, or that waited longer than it may, is not begun. Many jobs
 //! that end together wake the loop once.
 //!
+//! A pool that `thread_pool` names has threads and a queue of its own, for jobs that may take long
+//! and are no reason for files to wait. Files use those of `default`, whatever name they give.
+//!
 //! Deliberately absent: stopping a job that has begun. Threads cannot be stopped.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,12 +26,13 @@ use crate::sys::user;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const THREADS_DEFAULT: usize = 4;
 const QUEUE_DEFAULT: usize = 4096;
+/// What a main thread has: libraries of Lua's count on it.
+const STACK_BYTES: usize = 8 << 20;
 const QUIET_NICE: i32 = 10;
 const WORK: Duration = Duration::from_micros(200);
 const REST: Duration = Duration::from_micros(400);
 
-/// Thread pools by name, on the reading's shelf. All names stand for the one set of threads that
-/// a worker has; those of `default` say how many there are.
+/// Thread pools by name, on the reading's shelf.
 #[derive(Default)]
 pub struct ThreadPools {
     pub declared: Vec<String>,
@@ -92,17 +96,46 @@ pub fn offload_by<T: Send + 'static>(
     deadline: Instant,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Offloaded<T>, Busy> {
-    let shared = Arc::new(Mutex::new(State::Waiting(None)));
-    let result = shared.clone();
-    let run = move || {
-        if !begins(&result, deadline) {
-            return;
-        }
-        let outcome = catch_unwind(AssertUnwindSafe(job)).map_err(|_| Lost::Panicked);
-        finish(&result, outcome);
-    };
-    current().offload.push(Box::new(run))?;
-    Ok(Offloaded { shared })
+    current().offload.run(deadline, job)
+}
+
+/// As `offload`, by the threads of this pool. A pool that nobody declared is as a full one.
+pub fn offload_in<T: Send + 'static>(
+    pool: &str,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<Offloaded<T>, Busy> {
+    let deadline = now() + WAIT_MAX;
+    if pool == DEFAULT_POOL {
+        return offload_by(deadline, job);
+    }
+    current()
+        .pools
+        .0
+        .borrow()
+        .iter()
+        .find(|named| named.name == pool)
+        .ok_or(Busy)
+        .and_then(|named| named.offload.run(deadline, job))
+}
+
+/// Whether `offload_in` can use this pool.
+pub fn has_thread_pool(pool: &str) -> bool {
+    pool == DEFAULT_POOL || current().pools.0.borrow().iter().any(|named| named.name == pool)
+}
+
+/// Says which pools there are beside `default`: name, threads, jobs that may wait. A pool that is
+/// not named any more ends with the jobs it has begun.
+pub fn set_thread_pools<'a>(pools: impl Iterator<Item = (&'a str, usize, usize)>) {
+    let mut known = current().pools.0.take();
+    let named = pools.map(|(name, threads, queue)| {
+        let at = known.iter().position(|named| named.name == name);
+        let named = at.map(|at| known.swap_remove(at));
+        let named = named.unwrap_or_else(|| Named::new(name));
+        named.offload.set(threads, queue);
+        named
+    });
+    let named = named.collect();
+    current().pools.0.replace(named);
 }
 
 /// As `offload`, for work that takes long and has time: in a thread of its own, which gives way to
@@ -205,7 +238,35 @@ fn finish<T>(shared: &Mutex<State<T>>, outcome: Result<T, Lost>) {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads of one loop.
+/// The pools of one loop that have a name.
+#[derive(Default)]
+pub(super) struct NamedPools(RefCell<Vec<Named>>);
+
+struct Named {
+    name: String,
+    offload: Offload,
+}
+
+impl Named {
+    fn new(name: &str) -> Named {
+        Named { name: name.to_owned(), offload: Offload::default() }
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        self.offload.close();
+    }
+}
+
+impl NamedPools {
+    /// See [`Offload::close`].
+    pub fn close(&self) {
+        drop(self.0.take());
+    }
+}
+
+/// Threads and their queue.
 pub(super) struct Offload {
     pool: Arc<Pool>,
     threads_max: Cell<usize>,
@@ -242,6 +303,24 @@ impl Offload {
         self.queue_max.set(queue);
     }
 
+    fn run<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Offloaded<T>, Busy> {
+        let shared = Arc::new(Mutex::new(State::Waiting(None)));
+        let result = shared.clone();
+        let run = move || {
+            if !begins(&result, deadline) {
+                return;
+            }
+            let outcome = catch_unwind(AssertUnwindSafe(job)).map_err(|_| Lost::Panicked);
+            finish(&result, outcome);
+        };
+        self.push(Box::new(run))?;
+        Ok(Offloaded { shared })
+    }
+
     fn push(&self, job: Job) -> Result<(), Busy> {
         let mut queue = lock(&self.pool.queue);
         if queue.jobs.len() > queue.idle && queue.jobs.len() >= self.queue_max.get() {
@@ -258,7 +337,7 @@ impl Offload {
 
     fn start_thread(&self, mut queue: MutexGuard<'_, Queue>) -> Result<(), Busy> {
         let pool = self.pool.clone();
-        let builder = std::thread::Builder::new().name("offload".into());
+        let builder = std::thread::Builder::new().name("offload".into()).stack_size(STACK_BYTES);
         match builder.spawn(move || pool.work()) {
             Ok(_) => queue.threads += 1,
             // Others will do the job. Without any, nobody would.
@@ -364,6 +443,25 @@ mod tests {
             release.send(()).unwrap();
             assert_eq!(queued.0.unwrap().await, Ok(1));
             assert_eq!(queued.1.unwrap().await, Ok(2));
+        });
+    }
+
+    #[test]
+    fn a_named_pool_is_apart() {
+        let mut reactor = Reactor::new().unwrap();
+        reactor.block_on(async {
+            set_offload(1, 1);
+            set_thread_pools([("a", 1, 1), ("b", 1, 1)].into_iter());
+            assert!(has_thread_pool("default") && has_thread_pool("a") && !has_thread_pool("c"));
+            let (release, _held) = block();
+            let waits = offload(|| 1).unwrap();
+            assert_eq!(offload_in("a", || 2).unwrap().await, Ok(2));
+            assert_eq!(offload_in("c", || 3).map(drop), Err(Busy));
+            set_thread_pools([("b", 2, 2)].into_iter());
+            assert!(!has_thread_pool("a"));
+            assert_eq!(offload_in("b", || 4).unwrap().await, Ok(4));
+            release.send(()).unwrap();
+            assert_eq!(waits.await, Ok(1));
         });
     }
 

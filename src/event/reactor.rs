@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Token};
 
-use super::offload::Offload;
+use super::offload::{NamedPools, Offload};
 use super::slots::Slots;
 use super::source::Sources;
 use super::tasks::{Task, Tasks};
@@ -60,6 +60,7 @@ pub(super) struct Loop {
     pub answers: Cell<u32>,
     pub slots: Slots,
     pub offload: Offload,
+    pub pools: NamedPools,
 }
 
 thread_local! {
@@ -130,6 +131,7 @@ impl Reactor {
             answers: Cell::new(0),
             slots: Slots::default(),
             offload: Offload::default(),
+            pools: NamedPools::default(),
         }));
         CURRENT.set(Some(inner));
         let events = Events::with_capacity(EVENTS_PER_TURN);
@@ -213,6 +215,7 @@ impl Drop for Reactor {
     fn drop(&mut self) {
         self.inner.tasks.clear(self.inner.ready);
         self.inner.offload.close();
+        self.inner.pools.close();
         self.inner.ready.leave();
         self.inner.poll.take();
         if CURRENT.get().is_some_and(|current| std::ptr::eq(current, self.inner)) {

@@ -1,6 +1,6 @@
 -- What of OpenResty's API is written in Lua: constants, the functions that wait, coroutines.
 -- Runs once, when a process opens its VM, before lua-resty-core is loaded.
-local c, WAIT, path, cpath, prefix, dicts, versions, server_version = ...
+local c, WAIT, path, cpath, prefix, dicts, versions, server_version, apart = ...
 local raw_yield, raw_resume = coroutine.yield, coroutine.resume
 local raw_create, raw_status, raw_wrap = coroutine.create, coroutine.status, coroutine.wrap
 local error, type, tostring, tonumber, select, unpack = error, type, tostring, tonumber, select, unpack
@@ -50,6 +50,8 @@ _G.print = c.print
 
 -- The request that runs, as lua-resty-core asks for it.
 package.preload["thread.exdata"] = function()
+  -- What is shown is of the worker's own VM only.
+  if apart then return function() end end
   local ffi = require "ffi"
   pcall(ffi.cdef, "void *tollbar_lua_request;")
   local C = ffi.C
@@ -129,6 +131,8 @@ ngx.timer = {
   at = c.timer_at, every = c.timer_every,
   running_count = c.timers_running, pending_count = c.timers_pending,
 }
+
+ngx.run_worker_thread = c.run_worker_thread
 
 local function encode_args(args)
   if type(args) ~= "table" then
@@ -373,6 +377,23 @@ local function load_core()
 end
 load_core()
 package.loaded.ngx = ngx
+
+-- In a thread: what `ngx.run_worker_thread` calls. Nobody else uses the globals meanwhile.
+if apart then
+  -- Certificates are kept by the thread that reads them, and code may go on in another one.
+  package.preload["ngx.ssl"] = function()
+    error("API disabled in the context of ngx.run_worker_thread", 0)
+  end
+  debug.getregistry().tollbar_call = function(module, name, ...)
+    local ok, module = pcall(require, module)
+    if not ok then error(module, 0) end
+    if type(module) ~= "table" then error("invalid lua module", 0) end
+    local f = module[name]
+    if type(f) ~= "function" then error("invalid function", 0) end
+    return f(...)
+  end
+  return
+end
 
 -- A global that a request writes is seen by all others: it is said, once a place.
 local globals = {}

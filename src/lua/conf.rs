@@ -29,6 +29,7 @@ const REGEX_CACHE_ENTRIES: i64 = 1024;
 
 const MAX_PENDING_TIMERS: i64 = 1024;
 const MAX_RUNNING_TIMERS: i64 = 256;
+const THREAD_VMS: i64 = 10;
 
 /// OpenResty's Lua.
 pub struct Lua;
@@ -50,6 +51,7 @@ impl HttpModule for Lua {
         d("lua_regex_cache_max_entries", HTTP, num(0, 1 << 30, |c| &mut c.regex_cache_entries)),
         d("lua_max_pending_timers",   HTTP, num(0, 1 << 30, |c| &mut c.max_pending_timers)),
         d("lua_max_running_timers",   HTTP, num(0, 1 << 30, |c| &mut c.max_running_timers)),
+        d("lua_worker_thread_vm_pool_size", HTTP, num(0, 1 << 16, |c| &mut c.thread_vms)),
         d("lua_vm_memory_limit",      HTTP, size(|c| &mut c.memory_limit)),
         d("init_by_lua",              HTTP, call(exactly(1), |c, r| c.add(r, |c| &mut c.init))),
         d("init_by_lua_block",        HTTP, block(exactly(0), |c, r| c.add(r, |c| &mut c.init))),
@@ -211,6 +213,7 @@ pub struct Main {
     pub(super) wants_privileged: Cell<bool>,
     regex_cache_entries: Option<i64>,
     memory_limit: Option<u64>,
+    thread_vms: Option<i64>,
     max_pending_timers: Option<i64>,
     max_running_timers: Option<i64>,
     init: Option<Rc<Script>>,
@@ -324,6 +327,11 @@ impl Main {
     /// `lua_max_running_timers`
     pub(super) fn max_running_timers(&self) -> usize {
         self.max_running_timers.unwrap_or(MAX_RUNNING_TIMERS) as usize
+    }
+
+    /// `lua_worker_thread_vm_pool_size`
+    pub(super) fn thread_vms(&self) -> usize {
+        self.thread_vms.unwrap_or(THREAD_VMS) as usize
     }
 
     fn has_code(&self) -> bool {

@@ -5,7 +5,7 @@
 use super::memory::Runs;
 use super::phase::Phases;
 use super::vm::{
-    Back, Code, NO_REF, Operation, RESULTS_MAX, Shown, Stack, Step, Thread, Turn, Value, Vm,
+    Back, Code, NO_REF, Operation, RESULTS_ROOM, Shown, Stack, Step, Thread, Turn, Value, Vm,
 };
 use super::vm::{current, forget_wait, with_vm};
 use crate::http::Request;
@@ -144,11 +144,11 @@ impl Coroutine {
         done: &mut dyn Operation,
     ) -> Step {
         let mut stack = Stack(self.state());
-        if !stack.has_room(RESULTS_MAX) {
+        if !stack.has_room(RESULTS_ROOM) {
             return Step::Failed("runtime error", b"stack overflow".to_vec());
         }
         let count = done.finish(&mut stack);
-        debug_assert!(count as usize <= RESULTS_MAX);
+        debug_assert!(count <= stack.top());
         self.go(request, phase, count)
     }
 

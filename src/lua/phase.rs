@@ -18,6 +18,8 @@ pub const EXIT_WORKER: Phases = 0x2000;
 pub const SSL_CLIENT_HELLO: Phases = 0x4000;
 pub const SERVER_REWRITE: Phases = 0x8000;
 pub const PRECONTENT: Phases = 0x0002_0000;
+/// A thread of `ngx.run_worker_thread`; lua-resty-core knows no such phase.
+pub const THREAD: Phases = 0x8000_0000;
 /// Before there is a worker: no request, no phase that `ngx.get_phase` would have to ask for.
 pub const INIT: Phases = 0;
 
@@ -49,6 +51,7 @@ pub fn name(phase: Phases) -> &'static str {
         SERVER_REWRITE => "server_rewrite_by_lua*",
         PRECONTENT => "precontent_by_lua*",
         EXIT_WORKER => "exit_worker_by_lua*",
+        THREAD => "ngx.run_worker_thread",
         INIT_WORKER => "init_worker_by_lua*",
         _ => "init_by_lua*",
     }

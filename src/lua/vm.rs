@@ -1,4 +1,5 @@
-//! The Lua VM of this process: its coroutines, and whose request is running.
+//! The Lua VM of this process: its coroutines, and whose request is running. (Threads have VMs of
+//! their own, which are never entered: see `abi/apart`.)
 //!
 //! A coroutine that has to wait yields [`WAIT`]: alone if what it waits for was left by
 //! [`Stack::wait_for`] (an [`Operation`], which needs no request), else with the name of what it
@@ -25,7 +26,8 @@ use std::task::{Context, Poll};
 /// Nothing is loaded.
 pub(super) const NO_REF: c_int = -2;
 
-/// What Lua sees as the request that runs: `thread.exdata` in `boot.lua` reads it through ffi.
+/// What Lua sees as the request that runs: `thread.exdata` in `boot.lua` reads it through ffi. It
+/// is that of the process's own VM; in the VMs of threads `boot.lua` has none to show.
 #[unsafe(export_name = "tollbar_lua_request")]
 pub static SEEN: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
@@ -61,8 +63,8 @@ fn whole(count: c_int) -> Count {
 const WAITS: c_int = c_int::MIN;
 /// What Lua itself says, with no position.
 const ACROSS_C: &[u8] = b"attempt to yield across C-call boundary";
-/// Most results of an operation.
-pub(super) const RESULTS_MAX: usize = 8;
+/// Results of an operation for which there is room.
+pub(super) const RESULTS_ROOM: usize = 8;
 
 unsafe extern "C-unwind" {
     /// LuaJIT's, which mlua-sys does not name.
@@ -74,7 +76,7 @@ pub trait Operation {
     /// Ready when there are results.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Pushes the results: how many. Called once, when it is ready.
+    /// Pushes the results: how many. Called once, when it is ready. There is room for a few.
     fn finish(&mut self, stack: &mut Stack) -> c_int;
 }
 
@@ -166,6 +168,11 @@ impl Vm {
     ///
     /// Errors: there is no memory.
     pub fn new(limit: Option<usize>) -> Result<Rc<Vm>, Vec<u8>> {
+        Vm::alone(limit).map(Rc::new)
+    }
+
+    /// The same for who has it alone: it is not entered.
+    pub fn alone(limit: Option<usize>) -> Result<Vm, Vec<u8>> {
         let memory = Box::new(Memory::new(limit));
         let record = (&raw const *memory).cast_mut().cast();
         // SAFETY: the record lives as long as the state, which is closed first; the libraries run
@@ -178,7 +185,7 @@ impl Vm {
             luaL_openlibs(state);
             state
         };
-        Ok(Rc::new(Vm { state, idle: RefCell::default(), memory }))
+        Ok(Vm { state, idle: RefCell::default(), memory })
     }
 
     /// Makes it the one in which code of this process runs.
@@ -326,12 +333,18 @@ impl Stack {
     /// Makes the coroutine wait for `operation`, whose results become those of the C function:
     /// what a body returns that has nothing else to do.
     pub fn wait_for(&mut self, operation: Box<dyn Operation>) -> Result<c_int, Vec<u8>> {
-        // SAFETY: the state is valid; this only looks.
-        if unsafe { lua_isyieldable(self.0) } == 0 {
-            return Err(ACROSS_C.to_vec());
-        }
+        self.may_yield()?;
         wait_soon(operation);
         Ok(WAITS)
+    }
+
+    /// Whether nothing stands in the way of [`Stack::wait_for`]: the message if something does.
+    pub fn may_yield(&self) -> Result<(), Vec<u8>> {
+        // SAFETY: the state is valid; this only looks.
+        match unsafe { lua_isyieldable(self.0) } {
+            0 => Err(ACROSS_C.to_vec()),
+            _ => Ok(()),
+        }
     }
 
     /// The state, for functions of `abi`.

@@ -1,5 +1,5 @@
 //! What a child does before it works: limits, user, processors, folder, environment.
-use crate::cycle::Cycle;
+use crate::cycle::{Cycle, ThreadPool};
 use crate::event;
 use crate::log::{self, Os};
 use crate::sys::{process, user};
@@ -31,10 +31,13 @@ pub fn worker(cycle: &Cycle, seat: usize, environment: &[(OsString, OsString)]) 
 /// Bounds what the thread's loop may hold: connections, threads, jobs that wait.
 pub fn limit_loop(cycle: &Cycle) {
     event::slots().set_limit(cycle.events.connections);
-    if let Some(pool) = cycle.core.thread_pools.iter().find(|pool| pool.name == event::DEFAULT_POOL)
-    {
+    let is_default = |pool: &&ThreadPool| pool.name == event::DEFAULT_POOL;
+    let pools = &cycle.core.thread_pools;
+    if let Some(pool) = pools.iter().find(is_default) {
         event::set_offload(pool.threads, pool.queue);
     }
+    let named = pools.iter().filter(|pool| !is_default(pool));
+    event::set_thread_pools(named.map(|pool| (&*pool.name, pool.threads, pool.queue)));
 }
 
 /// Becomes the privileged process: as the master, with the workers' limits and environment.

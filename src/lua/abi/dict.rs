@@ -2,7 +2,7 @@
 //!
 //! Lua holds a dict by its number, from 1, as if it were a pointer.
 
-use super::{DECLINED, DICTS, ERROR, Message, OK, bytes, export, functions, need_text, put};
+use super::{DECLINED, ERROR, KIT, Message, OK, bytes, export, functions, need_text, put};
 use crate::lua::vm::{Stack, Value};
 use crate::sys::time;
 use std::cell::RefCell;
@@ -196,10 +196,13 @@ functions! {
 }
 
 fn with_dict<T>(zone: *mut c_void, f: impl FnOnce(&Dict) -> Result<T, Error>) -> Result<T, Error> {
-    DICTS.with_borrow(|dicts| {
-        let zone = (zone as usize).checked_sub(1).and_then(|at| dicts.get(at));
-        f(zone.ok_or(Error::NotFound)?.dict())
-    })
+    let done = KIT.try_with(|kit| {
+        let kit = kit.borrow();
+        let dict = (zone as usize).checked_sub(1).and_then(|at| kit.as_ref()?.dict(at));
+        f(dict.ok_or(Error::NotFound)?)
+    });
+    // At the end of the thread finalizers may still ask.
+    done.unwrap_or(Err(Error::NotFound))
 }
 
 /// The dict whose number is the first argument.

@@ -8,8 +8,10 @@
 //!
 //! **Invariant:** no panic leaves a function of this folder.
 
+mod apart;
 mod balancer;
 mod control;
+mod copy;
 mod certificate;
 mod client_hello;
 mod dict;
@@ -32,11 +34,12 @@ mod time;
 mod timer;
 mod variables;
 mod worker;
+mod worker_thread;
 
+use self::apart::Kit;
 use super::conf::{Lua, Main};
 use super::phase::{self, Phases};
 use super::vm::{self, Stack, Value, Vm};
-use crate::event::Zone;
 use crate::http::{HttpConf, Request};
 use crate::log;
 use mlua_sys::lua_CFunction;
@@ -44,6 +47,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What the functions answer, as lua-resty-core names it.
 pub const OK: c_int = 0;
@@ -64,27 +68,28 @@ const VERSION_OF_PCRE2: u32 = 10026;
 const VERSION_OF_PEER_HOST: u32 = 10027;
 
 thread_local! {
-    static HOUSE: RefCell<Option<House>> = const { RefCell::new(None) };
+    /// The configuration in which code runs; none in a thread of `apart`.
+    static HOUSE: RefCell<Option<Rc<HttpConf>>> = const { RefCell::new(None) };
+    /// What code needs in every thread.
+    static KIT: RefCell<Option<Arc<Kit>>> = const { RefCell::new(None) };
     /// The version that lua-resty-core speaks.
     static SPOKEN: Cell<u32> = const { Cell::new(VERSION) };
-    static DICTS: RefCell<Vec<Rc<Zone>>> = const { RefCell::new(Vec::new()) };
     /// What was given to Lua by pointer, until the next time.
     static GIVEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What the functions need of the configuration.
-struct House {
-    http: Rc<HttpConf>,
-    regex_cache_entries: u32,
-}
-
 fn with_main<T>(f: impl FnOnce(&Main) -> T) -> Option<T> {
-    HOUSE.with_borrow(|house| house.as_ref().map(|house| f(house.http.mains.main::<Lua>())))
+    HOUSE.with_borrow(|http| http.as_ref().map(|http| f(http.mains.main::<Lua>())))
 }
 
 /// The configuration in which code runs.
 fn http() -> Option<Rc<HttpConf>> {
-    HOUSE.with_borrow(|house| house.as_ref().map(|house| house.http.clone()))
+    HOUSE.with_borrow(Clone::clone)
+}
+
+/// None at the end of the thread, when finalizers may still ask.
+fn kit() -> Option<Arc<Kit>> {
+    KIT.try_with(|kit| kit.borrow().clone()).ok().flatten()
 }
 
 /// Opens the configuration's VM and loads the API into it.
@@ -94,42 +99,46 @@ pub fn open(http: &Rc<HttpConf>, main: &Main) -> Result<(), Vec<u8>> {
     let vm = Vm::new(main.memory_limit())?;
     drop(main.vm.set(vm.clone()));
     enter(http, main);
-    boot(&mut vm.stack(), main)
+    let kit = kit().ok_or_else(|| b"no configuration".to_vec())?;
+    boot(&mut vm.stack(), &kit, [&kit.path, &kit.cpath], false)
 }
 
 /// Makes the configuration's VM the one in which code of this process runs.
 pub fn enter(http: &Rc<HttpConf>, main: &Main) {
-    let regex_cache_entries = main.regex_cache_entries();
-    HOUSE.set(Some(House { http: http.clone(), regex_cache_entries }));
-    DICTS.set(main.dicts.clone());
+    HOUSE.set(Some(http.clone()));
+    // The one before may have VMs, and closing them runs code of their users.
+    drop(KIT.replace(Some(Kit::of(main))));
     main.vm.get().expect("the master has opened it").enter();
 }
 
 /// Nobody runs code in this process until somebody enters a VM.
 pub fn close() {
     vm::leave();
-    DICTS.take();
+    KIT.take();
     HOUSE.take();
 }
 
-fn boot(stack: &mut Stack, main: &Main) -> Result<(), Vec<u8>> {
-    let text = |text: &Option<String>| match text {
-        Some(text) => Value::Text(text.clone().into_bytes()),
-        None => Value::Nil,
-    };
-    let dicts = main.dicts.iter().map(|zone| Value::Text(zone.name.clone().into()));
+/// Loads the API into a VM. One that is apart has no request, ever.
+fn boot(
+    stack: &mut Stack,
+    kit: &Kit,
+    paths: [&Option<Vec<u8>>; 2],
+    is_apart: bool,
+) -> Result<(), Vec<u8>> {
+    let [path, cpath] = paths.map(|text| text.clone().map_or(Value::Nil, Value::Text));
+    let dicts = kit.dicts.iter().map(|(name, _)| Value::Text(name.clone().into()));
     let (first, last) = (f64::from(*VERSIONS.start()), f64::from(*VERSIONS.end()));
+    // Where there is a VM already, its lua-resty-core has said what it speaks.
+    let version = if is_apart { SPOKEN.get() } else { VERSION };
+    let versions = [f64::from(version), first, last].map(Value::Number);
     let arguments = [
-        text(&main.path),
-        text(&main.cpath),
-        Value::Text(main.prefix.to_string_lossy().into_owned().into()),
+        path,
+        cpath,
+        Value::Text(kit.prefix.clone()),
         Value::List(dicts.collect()),
-        Value::List(vec![
-            Value::Number(f64::from(VERSION)),
-            Value::Number(first),
-            Value::Number(last),
-        ]),
+        Value::List(versions.into()),
         Value::Text(env!("CARGO_PKG_VERSION").into()),
+        Value::Bool(is_apart),
     ];
     stack.run("=boot", include_str!("../boot.lua"), &all_functions(), &arguments)
 }
@@ -149,6 +158,7 @@ fn all_functions() -> Vec<(&'static str, lua_CFunction)> {
         socket::FUNCTIONS,
         socket_udp::FUNCTIONS,
         timer::FUNCTIONS,
+        worker_thread::FUNCTIONS,
     ];
     groups.concat()
 }

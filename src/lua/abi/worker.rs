@@ -23,7 +23,7 @@ export! {
     }
 
     fn ngx_http_lua_ffi_worker_exiting() -> c_int {
-        c_int::from(event::is_ending())
+        c_int::from(super::kit().map_or_else(event::is_ending, |kit| kit.is_ending()))
     }
 
     /// `env` has been put into the environment of the process already.
@@ -34,6 +34,6 @@ export! {
     }
 
     fn ngx_http_lua_ffi_max_regex_cache_size() -> u32 {
-        super::HOUSE.with_borrow(|house| house.as_ref().map_or(0, |h| h.regex_cache_entries))
+        super::kit().map_or(0, |kit| kit.regex_cache_entries)
     }
 }
