@@ -141,8 +141,9 @@ export! {
                     _ => Some(0x0303),
                 }
             }
-            None => vm::with_request(|r| r.client.tls.as_ref().map(|tls| c_int::from(tls.version())))
-                .flatten(),
+            None => {
+                vm::with_request(|r| Some(c_int::from(r.client.tls.as_ref()?.version()))).flatten()
+            }
         };
         version.unwrap_or_else(|| told(Err(c"bad request"), message))
     }
