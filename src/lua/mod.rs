@@ -4,8 +4,8 @@
 //! Reading order: `conf` (the directives) · `block` (where a block of Lua ends) · `run` (what a
 //! phase does with its code) · `crew` (light threads) · `timer`, `handshake` (code without a
 //! request), `voice` (who speaks for it in the log) · `semaphore`, `body_filter`, `budget`,
-//! `socket` (cosockets) · `vm` and `coroutine` (the VM, its code's runs, whose request is running) ·
-//! `memory` · `abi` (what Lua calls; `abi/apart` are the VMs in which threads run
+//! `socket` (cosockets) · `vm` and `coroutine` (the VM, its code's runs, whose request is
+//! running) · `memory` · `abi` (what Lua calls; `abi/apart` are the VMs in which threads run
 //! `ngx.run_worker_thread`) · `boot.lua` (what is written in Lua itself) · `phase` (names and
 //! numbers).
 //!
