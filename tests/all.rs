@@ -51,6 +51,7 @@ mod resolver;
 mod return_rewrite;
 mod secure_link;
 mod server_name;
+mod set_misc;
 mod settings;
 mod shipped;
 mod smuggling;
