@@ -32,6 +32,7 @@ mod lua_balancer;
 mod lua_budget;
 mod lua_output;
 mod lua_phases;
+mod lua_pipe;
 mod lua_socket;
 mod lua_socket_client;
 mod lua_socket_tls;

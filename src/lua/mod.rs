@@ -2,9 +2,9 @@
 //!
 //! Reading order: `conf` (the directives) · `block` (where a block of Lua ends) · `run` (what a
 //! phase does with its code) · `crew` (light threads) · `timer`, `semaphore`, `body_filter`,
-//! `budget`, `socket` (cosockets) · `vm` and `coroutine` (the VM, its code's runs, whose request is
-//! running) · `memory` · `abi` (what Lua calls) · `boot.lua` (what is written in Lua itself) ·
-//! `phase` (names and numbers).
+//! `budget`, `socket` (cosockets), `pipe` (processes) · `vm` and `coroutine` (the VM, its code's
+//! runs, whose request is running) · `memory` · `abi` (what Lua calls) · `boot.lua` (what is
+//! written in Lua itself) · `phase` (names and numbers).
 //!
 //! lua-resty-core, unmodified, is the larger part of the API: it is found by `lua_package_path`
 //! and calls the functions `ngx_http_lua_ffi_*` that the executable exports. The rest of `ngx` are
@@ -24,6 +24,7 @@ mod coroutine;
 mod crew;
 mod memory;
 mod phase;
+mod pipe;
 mod run;
 mod socket;
 mod semaphore;
