@@ -22,6 +22,7 @@ pub static HTTP: Modules = &[
     &Entry::<secure_link::SecureLink>::NEW,
     &Entry::<keyval::Keyval>::NEW,
     &Entry::<table::Table>::NEW,
+    &Entry::<set_misc::SetMisc>::NEW,
     // Who it is, and how much is let through.
     &Entry::<realip::RealIp>::NEW,
     &Entry::<limit_req::LimitReq>::NEW,

@@ -6,10 +6,11 @@
 
 use super::change::{Change, NoChange};
 use super::complaint::Complaint;
+use super::lines::{Line, Lines};
 use super::outbox::Outbox;
-use super::pipe::{Line, Lines, Pipe};
 use crate::event::{self, Task};
 use crate::http::keyval::KeyvalZones;
+use crate::io::Pipe;
 use crate::log::{self, Os};
 use crate::sys::process::Ended;
 use crate::sys::program::{Pipes, Program};

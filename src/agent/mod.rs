@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - `conf`: reads the block · `change`: one line of JSON becomes a change of a zone
-//! - `feed`: programs, started again when they end · `pipe`: their standard descriptors
+//! - `feed`: programs, started again when they end · `lines`: what they say
 //! - `collect`: files and HTTP sources that are read again and again
 //! - `table`: large lists, put in force as a whole · `networks`: their lines
 //! - `outbox`: what waits for a program to read · `complaint`: telling the log of many faults once
@@ -22,9 +22,9 @@ mod collect;
 mod complaint;
 mod conf;
 mod feed;
+mod lines;
 pub mod networks;
 mod outbox;
-mod pipe;
 mod sample;
 mod table;
 

@@ -1,7 +1,7 @@
 //! What waits for a program to read it: bounded, and dropped when it does not.
 
-use super::pipe::Pipe;
 use crate::event::Notify;
+use crate::io::Pipe;
 use std::cell::{Cell, RefCell};
 use std::io;
 

@@ -8,6 +8,7 @@ use super::credentials::Credentials;
 use super::send::{self, RateOverride};
 use super::{Builtin, Request, keyed, settable, status, var};
 use crate::conf::value;
+use crate::proto::digits::hex;
 use crate::proto::h1::{Method, Version};
 use crate::proto::header::HeaderId;
 use crate::proto::params;
@@ -295,9 +296,8 @@ fn random_id() -> [u8; 16] {
 }
 
 fn request_id(r: &Request, out: &mut Vec<u8>) -> bool {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let id = r.head.id.get_or_init(random_id);
-    out.extend(id.iter().flat_map(|b| [HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]));
+    out.extend(hex(id));
     true
 }
 

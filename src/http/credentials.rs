@@ -1,10 +1,8 @@
 //! The name and the password of `Authorization: Basic`.
 
 use super::Request;
+use crate::proto::digits::from_base64;
 use crate::proto::header::HeaderId;
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 /// What a client says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,14 +12,6 @@ pub struct Credentials {
     /// Behind it.
     pub password: Vec<u8>,
 }
-
-/// Padding may be missing, as nginx has it.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
 
 impl Credentials {
     /// The credentials of the request. `None`: there are none that can be read.
@@ -35,7 +25,7 @@ impl Credentials {
             return None;
         }
         let start = rest.iter().position(|b| *b != b' ')?;
-        let both = BASE64.decode(&rest[start..]).ok()?;
+        let both = from_base64(&rest[start..])?;
         let colon = both.iter().position(|b| *b == b':').filter(|at| *at > 0)?;
         Some(Credentials { user: both[..colon].to_vec(), password: both[colon + 1..].to_vec() })
     }

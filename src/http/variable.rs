@@ -256,7 +256,11 @@ impl VariableTable {
         }
         if variable.put.get().is_none() {
             self.give_slot(&variable);
-            let _ = variable.getter.set(default.map_or(Getter::Stored, Getter::Plain));
+            // One of a family (`$arg_x`) means what it always does until it is assigned.
+            let mut families = self.families.iter();
+            if !families.any(|(prefix, _)| variable.name.starts_with(prefix)) {
+                let _ = variable.getter.set(default.map_or(Getter::Stored, Getter::Plain));
+            }
         }
         Ok(variable)
     }

@@ -11,7 +11,7 @@ use super::{HELPER, set_title};
 use crate::cycle::Cycle;
 use crate::event::{Post, Role};
 use crate::log::{self, Os};
-use crate::sys::process::{self, Fork};
+use crate::sys::process::{self, Ended, Fate, Fork};
 use crate::sys::signal::Signal;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -78,16 +78,14 @@ impl Keeper {
         }
     }
 
-    /// A child has ended; true if it was the helper.
-    pub fn has_ended(&mut self, child: u32, now: Instant) -> bool {
-        let State::Alive { pid, born, early_deaths } = self.state else { return false };
-        if pid != child {
-            return false;
-        }
+    /// Takes its end, if it has ended. Other children of this process are somebody else's.
+    pub fn take_end(&mut self, now: Instant) -> Option<(u32, Ended)> {
+        let State::Alive { pid, born, early_deaths } = self.state else { return None };
+        let Fate::Ended(ended) = process::fate(pid) else { return None };
         let early = now.duration_since(born) < SHORT_LIFE;
         let early_deaths = if early { early_deaths + 1 } else { 0 };
         self.state = State::Missing { due: now + pause(early_deaths), early_deaths };
-        true
+        Some((pid, ended))
     }
 }
 

@@ -133,9 +133,8 @@ impl Privileged {
     }
 
     fn reap(&mut self) {
-        while let Some((pid, ended)) = process::reap() {
-            let ours = self.helper.has_ended(pid, Instant::now());
-            tell_end(if ours { HELPER } else { "unknown process" }, pid, ended);
+        if let Some((pid, ended)) = self.helper.take_end(Instant::now()) {
+            tell_end(HELPER, pid, ended);
         }
     }
 

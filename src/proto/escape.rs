@@ -1,4 +1,4 @@
-//! Escaping for the places text is put into: URIs, arguments, HTML, and the way back.
+//! Escaping for the places text is put into: URIs, arguments, HTML, SQL, and the way back.
 
 /// Where escaped text will stand; which bytes are escaped follows nginx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Escape {
     Memcached,
     /// SMTP's xtext, which escapes with `+`.
     MailXtext,
+    /// A part of a URI, as OpenResty's set-misc has it: some punctuation stands for itself.
+    UriPart,
 }
 
 impl Escape {
@@ -50,10 +52,18 @@ impl Escape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unescape {
     All,
+    /// As `All`, and `+` is a space: arguments of forms.
+    Form,
     /// Up to and with the first `?`, written or decoded.
     Path,
     /// As `Path`, but only printable characters after `%` in ASCII are decoded.
     Redirect,
+}
+
+impl Unescape {
+    fn ends_at_question(self) -> bool {
+        matches!(self, Unescape::Path | Unescape::Redirect)
+    }
 }
 
 /// Appends `text` with `%XX` decoded; gives how many bytes of `text` were read.
@@ -64,8 +74,8 @@ pub fn unescape(text: &[u8], how: Unescape, out: &mut Vec<u8>) -> usize {
     while let Some(&b) = text.get(at) {
         at += 1;
         if b != b'%' {
-            out.push(b);
-            if b == b'?' && how != Unescape::All {
+            out.push(if b == b'+' && how == Unescape::Form { b' ' } else { b });
+            if b == b'?' && how.ends_at_question() {
                 return at;
             }
             continue;
@@ -85,7 +95,7 @@ pub fn unescape(text: &[u8], how: Unescape, out: &mut Vec<u8>) -> usize {
             continue;
         }
         out.push(byte);
-        if byte == b'?' && how != Unescape::All {
+        if byte == b'?' && how.ends_at_question() {
             return at;
         }
     }
@@ -129,6 +139,27 @@ pub fn push_json(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends `text` as it stands within the quotes of MySQL; `$` is escaped too if `dollars`.
+pub fn push_sql(text: &[u8], dollars: bool, out: &mut Vec<u8>) {
+    for &b in text {
+        let escaped = match b {
+            0 => b'0',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            8 => b'b',
+            26 => b'Z',
+            b'\\' | b'\'' | b'"' => b,
+            b'$' if dollars => b,
+            plain => {
+                out.push(plain);
+                continue;
+            }
+        };
+        out.extend([b'\\', escaped]);
+    }
+}
+
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 const fn is_in(byte: u8, set: &[u8]) -> bool {
@@ -159,6 +190,7 @@ static CLASS: [u8; 256] = {
             (Escape::Refresh, never && b != b'}' || is_in(b, b"'~")),
             (Escape::Memcached, b <= b' ' || b == b'%'),
             (Escape::MailXtext, outside || is_in(b, b"+=")),
+            (Escape::UriPart, outside || is_in(b, b"\"#%&+/:;<=>?[\\]^{}")),
         ];
         let mut kind = 0;
         while kind < escaped.len() {
@@ -190,6 +222,7 @@ mod tests {
         assert_eq!(escaped(Escape::Refresh), "\"'<>\\^`{|~");
         assert_eq!(escaped(Escape::Memcached), "%");
         assert_eq!(escaped(Escape::MailXtext), "+=");
+        assert_eq!(escaped(Escape::UriPart), "\"#%&+/:;<=>?[\\]^{}");
         for how in [Escape::Uri, Escape::Args, Escape::UriComponent, Escape::MailXtext] {
             assert!([0, b' ', 0x7f, 0xff].iter().all(|&b| how.escapes(b)));
         }
@@ -221,6 +254,7 @@ mod tests {
             ("%41%20%7f%25", Unescape::Redirect, "A%20%7f%25", 12),
             ("%3fx", Unescape::Redirect, "?", 3),
             ("%4", Unescape::All, "", 2),
+            ("a+b%2B?+", Unescape::Form, "a b+? ", 8),
         ] {
             let mut out = Vec::new();
             assert_eq!(unescape(text.as_bytes(), how, &mut out), read, "{text}");

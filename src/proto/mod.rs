@@ -1,7 +1,8 @@
 //! Wire protocols: bytes in, events out, bytes out.
 //!
 //! - [`h1`]: heads and bodies of HTTP/1, both sides
-//! - [`uri`]: what a path means; [`escape`]: writing and reading `%XX`, HTML
+//! - [`uri`]: what a path means; [`escape`]: writing and reading `%XX`, HTML, SQL; [`digits`]:
+//!   hexadecimal, base64, base32
 //! - [`header`]: names of fields that are known; [`host`]: host names; [`params`]: `name=value`
 //! - [`proxy_protocol`], [`dns`]: who is at the other end, and where a name leads
 //!
@@ -11,6 +12,7 @@
 pub mod h1;
 pub mod uri;
 pub mod date;
+pub mod digits;
 pub mod escape;
 pub mod header;
 pub mod host;

@@ -1,7 +1,7 @@
 //! What the program asks of the OS: one narrow door, the only unsafe code of the server.
 //!
 //! - `process`: fork, reap, kill, die_with_parent, session, standard descriptors, environment
-//! - `program`: start and end a program of the operator, with pipes
+//! - `program`: start and end a program of the operator, with pipes · `child`: one that code wants
 //! - `signal`: signals read like messages, waiting for descriptors · `title`: what `ps` shows
 //! - `user`: become_user, limits, priority, pin_to_cpus
 //! - `listener`: steer, waiting, fast open, deferred accept
@@ -19,6 +19,7 @@
 pub mod allocator;
 pub mod board;
 pub mod channel;
+pub mod child;
 pub mod file;
 pub mod listener;
 pub mod poll;

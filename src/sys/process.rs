@@ -76,6 +76,31 @@ pub enum Ended {
     Killed { signal: i32, core_dumped: bool },
 }
 
+/// What has become of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Runs,
+    /// It has ended, and its id is free from here on.
+    Ended(Ended),
+    /// It is no child of ours, or somebody else has taken its end.
+    Unknown,
+}
+
+/// Looks at one child, and takes its end if it has ended.
+pub fn fate(child: u32) -> Fate {
+    loop {
+        match waitpid(Pid::from_raw(child as i32), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => return Fate::Ended(Ended::Exited(code)),
+            Ok(WaitStatus::Signaled(_, signal, core_dumped)) => {
+                return Fate::Ended(Ended::Killed { signal: signal as i32, core_dumped });
+            }
+            Ok(WaitStatus::StillAlive) => return Fate::Runs,
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return Fate::Unknown,
+        }
+    }
+}
+
 /// Takes one child that has ended, if any has.
 pub fn reap() -> Option<(u32, Ended)> {
     loop {

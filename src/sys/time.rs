@@ -142,6 +142,30 @@ impl Calendar {
     }
 }
 
+/// The longest text that [`formatted`] makes, bytes.
+const FORMATTED_MAX: usize = 255;
+
+/// `unix` seconds in the local time zone or in UTC as `strftime` spells them; `None` if that is
+/// nothing or too long. What stands behind a zero byte is not read.
+pub fn formatted(format: &[u8], unix: i64, is_local: bool) -> Option<Vec<u8>> {
+    let format = format.split(|b| *b == 0).next().unwrap_or_default();
+    let format = std::ffi::CString::new(format).ok()?;
+    let mut fields = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    let mut out = vec![0u8; FORMATTED_MAX + 1];
+    // SAFETY: the fields are as in `Calendar::local`, their zone's name is static or null; the
+    // format ends in a zero byte; at most `out.len()` bytes are written to `out`.
+    let length = unsafe {
+        match is_local {
+            true => libc::localtime_r(&unix, fields.as_mut_ptr()),
+            false => libc::gmtime_r(&unix, fields.as_mut_ptr()),
+        };
+        let fields = fields.assume_init();
+        libc::strftime(out.as_mut_ptr().cast(), out.len(), format.as_ptr(), &fields)
+    };
+    out.truncate(length);
+    (length > 0).then_some(out)
+}
+
 /// The texts of one second.
 #[derive(Clone, Copy)]
 struct Texts {

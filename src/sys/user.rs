@@ -4,6 +4,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 use std::ffi::CString;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who a worker is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +89,16 @@ pub fn pin_to_cpus(cpus: &[usize]) -> io::Result<()> {
     for &cpu in cpus {
         set.set(cpu)?;
     }
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+    sched_setaffinity(Pid::from_raw(0), &set)?;
+    PINNED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+static PINNED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process, or one that it was forked from, was pinned by us.
+pub fn is_pinned() -> bool {
+    PINNED.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub mod realip;
 pub mod referer;
 pub mod sample;
 pub mod secure_link;
+pub mod set_misc;
 pub mod split_clients;
 pub mod static_file;
 pub mod stub_status;

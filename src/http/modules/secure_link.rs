@@ -6,10 +6,8 @@
 
 use crate::conf::*;
 use crate::http::{Builtin, HttpModule, Merging, Request, Template, var};
+use crate::proto::digits::{from_base64_url, from_hex};
 use crate::sys::time;
-use base64::Engine;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use md5::{Digest, Md5};
 use std::rc::Rc;
 
@@ -106,12 +104,6 @@ fn split(link: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// The hash of a link, and the last second at which it is good.
 fn read_link(link: &[u8]) -> Option<([u8; 16], Option<i64>)> {
-    const URL: GeneralPurpose = GeneralPurpose::new(
-        &base64::alphabet::URL_SAFE,
-        GeneralPurposeConfig::new()
-            .with_decode_allow_trailing_bits(true)
-            .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-    );
     let (hash, until) = split(link);
     let until = match until {
         Some(until) => Some(seconds(until)?),
@@ -120,8 +112,7 @@ fn read_link(link: &[u8]) -> Option<([u8; 16], Option<i64>)> {
     if hash.len() > HASH_MAX_CHARS {
         return None;
     }
-    let hash = hash.split(|b| *b == b'=').next().unwrap_or(hash);
-    let hash = URL.decode(hash).ok()?.try_into().ok()?;
+    let hash = from_base64_url(hash)?.try_into().ok()?;
     Some((hash, until))
 }
 
@@ -139,11 +130,7 @@ fn old_link<'a>(target: &'a [u8], secret: &str) -> Option<&'a [u8]> {
     if hash.len() != 32 || rest.is_empty() {
         return None;
     }
-    let mut told = [0; 16];
-    for (byte, digits) in told.iter_mut().zip(hash.chunks_exact(2)) {
-        let digit = |d: u8| char::from(d).to_digit(16);
-        *byte = (digit(digits[0])? << 4 | digit(digits[1])?) as u8;
-    }
+    let told = from_hex(hash)?.try_into().ok()?;
     let ours = Md5::new().chain_update(rest).chain_update(secret).finalize().into();
     is_equal(&told, &ours).then_some(rest)
 }

@@ -2,22 +2,14 @@
 
 use super::{export, functions, need_text};
 use crate::lua::vm::Stack;
+use crate::proto::digits::{from_base64, hex};
+use crate::proto::escape;
 use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD as PADDED};
-use base64::engine::{DecodePaddingMode, general_purpose::STANDARD_NO_PAD};
+use base64::engine::general_purpose::{STANDARD as PADDED, STANDARD_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use std::ffi::c_int;
-
-/// Takes padded and unpadded text, and bits left over, as nginx does.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 export! {
     fn ngx_http_lua_ffi_md5_bin(src: *const u8, len: usize, dst: *mut u8) {
@@ -58,7 +50,7 @@ export! {
     fn ngx_http_lua_ffi_decode_base64(
         src: *const u8, len: usize, dst: *mut u8, out_len: *mut usize,
     ) -> c_int {
-        let Ok(plain) = LENIENT.decode(super::bytes(src, len)) else { return 0 };
+        let Some(plain) = from_base64(super::bytes(src, len)) else { return 0 };
         std::ptr::copy_nonoverlapping(plain.as_ptr(), dst, plain.len());
         super::put(out_len, plain.len());
         1
@@ -70,7 +62,7 @@ export! {
     ) -> c_int {
         let is_letter = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
         let text = super::bytes(src, len).iter().copied().filter(is_letter).collect::<Vec<_>>();
-        let Ok(plain) = LENIENT.decode(text) else { return 0 };
+        let Some(plain) = from_base64(&text) else { return 0 };
         std::ptr::copy_nonoverlapping(plain.as_ptr(), dst, plain.len());
         super::put(out_len, plain.len());
         1
@@ -96,31 +88,10 @@ fn quote_sql_str(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let text = need_text(stack, 1)?;
     let mut out = Vec::with_capacity(text.len() + 2);
     out.push(b'\'');
-    for byte in text {
-        let escaped = match byte {
-            0 => b'0',
-            b'\n' => b'n',
-            b'\r' => b'r',
-            b'\t' => b't',
-            8 => b'b',
-            26 => b'Z',
-            b'\\' | b'\'' | b'"' => byte,
-            plain => {
-                out.push(plain);
-                continue;
-            }
-        };
-        out.extend([b'\\', escaped]);
-    }
+    escape::push_sql(&text, false, &mut out);
     out.push(b'\'');
     stack.push_text(&out);
     Ok(1)
-}
-
-fn hex(bytes: &[u8]) -> Vec<u8> {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = |b: &u8| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]];
-    bytes.iter().flat_map(digits).collect()
 }
 
 fn crc32(bytes: &[u8]) -> u32 {

@@ -20,6 +20,7 @@ mod hash;
 mod headers;
 mod output;
 mod param;
+mod pipe;
 mod process;
 mod regex;
 mod request;
@@ -200,7 +201,7 @@ macro_rules! fallback {
         $(impl Fallback for $kind { fn fallback() -> $kind { $value } })*
     };
 }
-fallback!(c_int => ERROR, () => (), usize => 0, u32 => 0, i64 => 0, f64 => 0.0);
+fallback!(c_int => ERROR, () => (), usize => 0, isize => -1, u32 => 0, i64 => 0, f64 => 0.0);
 
 impl<T> Fallback for *mut T {
     fn fallback() -> *mut T {

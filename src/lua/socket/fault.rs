@@ -48,7 +48,7 @@ impl From<Elapsed> for Fault {
 }
 
 /// `Connection refused`
-fn words(error: &io::Error) -> String {
+pub fn words(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
         Some(cut) => text[..cut].to_owned(),

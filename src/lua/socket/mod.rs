@@ -31,12 +31,14 @@ mod writing;
 
 pub use connecting::{Plan, connect};
 pub use downstream::{Refused, body_socket, give_back, is_raw, linger, raw_socket};
-pub use life::{Around, Life};
+pub use fault::words;
+pub use inbox::Inbox;
+pub use life::{Around, Life, Mortal};
 pub use pool::{Pool, Rules, keep, pool_of};
-pub use reading::{Receiving, Want};
+pub use reading::{Got, Receiving, Want};
 pub use secure::{Identity, Session, Shake, shake};
 pub use settings::{RawSettings, Settings};
-pub use tcp::{Busy, Tcp};
+pub use tcp::{Busy, RECEIVED_MAX, Tcp};
 pub use udp::{DATAGRAM_MAX, Udp, receive as receive_datagram, set_peer};
 pub use until::Pattern;
 pub use writing::{answer as answer_send, begin as begin_send};

@@ -5,6 +5,7 @@ use super::tcp::Tcp;
 use super::until::{Found, Pattern, Search};
 use crate::log;
 use crate::lua::vm::{Operation, Stack};
+use std::borrow::Cow;
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -24,7 +25,7 @@ pub enum Want {
 }
 
 /// How a receive ended.
-enum Got {
+pub enum Got {
     /// These first bytes, and so many that nobody gets.
     Text { len: usize, skip: usize },
     /// The pattern was found the last time.
@@ -39,7 +40,7 @@ impl Want {
     }
 
     /// What `bytes` come to, if that can be told.
-    fn look(&mut self, bytes: &[u8], is_at_end: bool) -> Option<Got> {
+    pub fn look(&mut self, bytes: &[u8], is_at_end: bool) -> Option<Got> {
         let got = match self {
             Want::Line { looked_at } => {
                 let end = memchr::memchr(b'\n', &bytes[*looked_at..]).map(|at| *looked_at + at);
@@ -69,7 +70,7 @@ impl Want {
     }
 
     /// How many of `bytes` are given if no more come.
-    fn partial(&self, bytes: &[u8]) -> usize {
+    pub fn partial(&self, bytes: &[u8]) -> usize {
         match self {
             Want::Until(_, search) => search.certain(),
             _ => bytes.len(),
@@ -85,8 +86,13 @@ impl Want {
         }
     }
 
-    fn is_line(&self) -> bool {
-        matches!(self, Want::Line { .. })
+    /// What Lua gets of the bytes: as in OpenResty a line has no carriage return anywhere.
+    pub fn cleaned<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        match memchr::memchr(b'\r', bytes).filter(|_| matches!(self, Want::Line { .. })) {
+            None => bytes.into(),
+            Some(at) if at + 1 == bytes.len() => bytes[..at].into(),
+            Some(_) => bytes.iter().copied().filter(|byte| *byte != b'\r').collect(),
+        }
     }
 }
 
@@ -152,19 +158,7 @@ impl Receiving {
 
     fn push_text(&self, stack: &mut Stack, len: usize) {
         let inbox = self.tcp.inbox.borrow();
-        let text = &inbox.bytes()[..len];
-        if !self.want.is_line() {
-            return stack.push_text(text);
-        }
-        // As OpenResty does: a line has no carriage return anywhere.
-        match memchr::memchr(b'\r', text) {
-            None => stack.push_text(text),
-            Some(at) if at + 1 == len => stack.push_text(&text[..at]),
-            Some(_) => {
-                let text: Vec<u8> = text.iter().copied().filter(|byte| *byte != b'\r').collect();
-                stack.push_text(&text);
-            }
-        }
+        stack.push_text(&self.want.cleaned(&inbox.bytes()[..len]));
     }
 }
 

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// The most bytes that are received at once.
-const RECEIVED_MAX: usize = 512 << 20;
+pub const RECEIVED_MAX: usize = 512 << 20;
 /// The most bytes of one read where many are wanted.
 const READ_MAX: usize = crate::io::SCRATCH_BYTES;
 

@@ -1,60 +1,13 @@
-//! A program's standard descriptors: lines that come out, bytes that go in.
+//! The lines that come out of a program.
 
-use crate::event::{Direction, Source, Trigger};
+use crate::io::Pipe;
 use std::fs::File;
-use std::future::poll_fn;
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::task::{Poll, ready};
+use std::io;
 
 /// The longest line, bytes.
 pub const LINE_MAX_BYTES: usize = 64 << 10;
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 16 << 10;
-
-/// One end of a pipe, nonblocking.
-pub struct Pipe {
-    // In front: it is taken off the loop before the file is closed.
-    source: Source,
-    file: File,
-}
-
-impl Pipe {
-    pub fn new(file: File) -> io::Result<Pipe> {
-        Ok(Pipe { source: Source::new(file.as_fd(), Trigger::Edge)?, file })
-    }
-
-    /// Writes all of it, waiting for the reader; bound it in time or drop it.
-    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let done = self.attempt(Direction::Write, |mut file| file.write(bytes)).await?;
-            bytes = &bytes[done..];
-        }
-        Ok(())
-    }
-
-    async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.attempt(Direction::Read, |mut file| file.read(buf)).await
-    }
-
-    async fn attempt(
-        &self,
-        direction: Direction,
-        mut call: impl FnMut(&File) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        poll_fn(|cx| {
-            loop {
-                ready!(self.source.poll_ready(direction, cx));
-                match call(&self.file) {
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.source.clear(direction),
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    done => return Poll::Ready(done),
-                }
-            }
-        })
-        .await
-    }
-}
 
 /// Reads lines.
 pub struct Lines {
