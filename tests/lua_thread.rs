@@ -32,6 +32,11 @@ lua_test!(
         location /not-mine { content_by_lua_block {
             local inner local outer = ngx.thread.spawn(function() inner = ngx.thread.spawn(function() ngx.sleep(0.01) end) end)
             ngx.sleep(0) ngx.print(pcall(ngx.thread.wait, inner)) ngx.print(" ", select(2, ngx.thread.kill(inner)), " ", pcall(ngx.thread.wait, coroutine.create(function() end))) } }
+        location /status { content_by_lua_block {
+            local status = coroutine.status
+            local t = ngx.thread.spawn(function() ngx.sleep(0.002) end)
+            ngx.print(status(t), " ", status(coroutine.running())) ngx.sleep(0.02)
+            ngx.print(" ", status(t)) ngx.thread.wait(t) ngx.print(" ", status(t), " ", status(coroutine.create(print)), " ", pcall(status, 1)) } }
         location /many { content_by_lua_block {
             local n, t = 0, {} for i = 1, 2000 do t[i] = ngx.thread.spawn(function() ngx.sleep(0.001) n = n + 1 end) end
             for i = 1, 2000 do ngx.thread.wait(t[i]) end ngx.print(n) } }
@@ -56,6 +61,7 @@ lua_test!(
         GET /nested       -> 200 3
         GET /yield        -> 200 a1b1a2b2a3b3
         GET /not-mine     -> 200 false*only the parent coroutine can wait on the thread killer not parent false*no co ctx found
+        GET /status -> 200 running running zombie dead suspended false*
         GET /many         -> 200 2000
         GET /access       -> 401
         GET /capture      -> 200 <1><2>
@@ -141,5 +147,24 @@ fn memory_is_flat() {
         round(t, 3000);
         let after = kib(t);
         assert!(after < before + 64.0, "{before} KiB, then {after}");
+    });
+}
+
+/// Every worker names all of them.
+#[test]
+fn workers_know_each_other() {
+    let conf = "worker_processes 2; events {} http { server { listen 127.0.0.1:{PORT};
+        location / { content_by_lua_block {
+            local pids = ngx.worker.pids() table.sort(pids) ngx.print(table.concat(pids, ' ')) } } } }";
+    let Some(paths) = crate::harness::lua::paths() else { return };
+    crate::harness::Site::whole(&conf.replace("http {", &format!("http {{ {paths}"))).run(|t| {
+        let mut workers: Vec<i32> =
+            t.expect_procs("worker process", 2).iter().map(|p| p.pid).collect();
+        workers.sort_unstable();
+        let named = crate::harness::wait_for(|| {
+            let named = t.ask("GET /").text();
+            (named.split(' ').count() == 2).then_some(named)
+        });
+        assert_eq!(named.as_deref(), Some(&*format!("{} {}", workers[0], workers[1])));
     });
 }

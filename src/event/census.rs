@@ -34,6 +34,8 @@ const GONE: u64 = 1;
 thread_local! {
     /// The block of this process.
     static OURS: Cell<Option<&'static Block>> = const { Cell::new(None) };
+    /// All blocks.
+    static ALL: Cell<Option<&'static Cells>> = const { Cell::new(None) };
 }
 
 /// What all processes have done, and do.
@@ -57,7 +59,16 @@ pub fn take_part(zone: &Rc<Zone>) -> bool {
     let zone: &'static Rc<Zone> = Box::leak(Box::new(zone.clone()));
     let block = free_block(zone.cells(), process::id().into(), is_alive);
     OURS.set(block);
+    ALL.set(Some(zone.cells()));
     block.is_some()
+}
+
+/// The numbers of all workers, those that are still draining among them.
+pub fn workers() -> Vec<u32> {
+    let all = ALL.get().into_iter().flat_map(blocks);
+    let owners = all.map(|block| block[OWNER].load(Acquire)).take_while(|owner| *owner != NEVER);
+    let alive = owners.filter(|owner| *owner > GONE && is_alive(*owner));
+    alive.filter_map(|owner| u32::try_from(owner).ok()).collect()
 }
 
 /// The sum over all processes.

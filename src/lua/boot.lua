@@ -94,10 +94,20 @@ local function wrap(f)
   local co = raw_create(f)
   return function(...) return results(resume(co, ...)) end
 end
-coroutine.__create, coroutine.__status, coroutine.__yield = raw_create, raw_status, raw_yield
+-- A light thread is running until it has ended, and then a zombie until it is waited for.
+local function status(co)
+  return type(co) == "thread" and c.thread_status(co) or raw_status(co)
+end
+coroutine.__create, coroutine.__status, coroutine.__yield = raw_create, status, raw_yield
 coroutine.__resume, coroutine.__wrap = resume, wrap
 coroutine._create, coroutine._status, coroutine._yield = raw_create, raw_status, yield
 coroutine._resume, coroutine._wrap = raw_resume, raw_wrap
+
+-- Fails, where the caller's caller stands, if code may not wait for something of its request.
+local function may_ask()
+  local why = c.why_not_ask()
+  if why then error(why, 3) end
+end
 
 local function wait(what, ...)
   return raw_yield(WAIT, what, ...)
@@ -237,7 +247,7 @@ function ngx.location.capture(uri, options)
   if type(uri) ~= "string" then
     error("bad argument #1 to 'capture' (string expected, got " .. type(uri) .. ")", 2)
   end
-  c.may_ask()
+  may_ask()
   options = options or {}
   for key in pairs(options) do
     if not known_options[key] then error("option \"" .. tostring(key) .. "\" is not supported", 2) end
@@ -280,7 +290,7 @@ ngx.req = {
   http_version = c.http_version, raw_header = c.raw_header,
 }
 function ngx.req.read_body()
-  c.may_ask()
+  may_ask()
   if not c.is_body_read() then wait("body") end
 end
 function ngx.req.get_post_args(max)

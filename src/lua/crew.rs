@@ -249,6 +249,17 @@ impl Crew {
         }
     }
 
+    /// How it stands with the thread that Lua names by `key`, whoever asks.
+    pub fn stand(&self, key: usize) -> Stand {
+        let state = self.state.borrow();
+        match state.members.iter().rev().find(|m| m.key == key).map(|m| &m.stage) {
+            None => Stand::Unknown,
+            Some(Stage::Gone) => Stand::Gone,
+            Some(Stage::Ended(..)) => Stand::Ended,
+            Some(_) => Stand::Alive,
+        }
+    }
+
     /// Takes a thread out that has ended: pushes whether it ended well, and its results.
     pub fn reap(&self, number: u32, onto: &mut Stack) -> c_int {
         match self.state.borrow_mut().take_ended(number) {
@@ -273,6 +284,16 @@ impl Crew {
         };
         numbers.iter().find(ended).copied()
     }
+}
+
+/// How it stands with a thread.
+pub enum Stand {
+    /// No thread of this crew.
+    Unknown,
+    Alive,
+    Ended,
+    /// It was killed or waited for.
+    Gone,
 }
 
 /// What there is of a thread that somebody wants to wait for or kill.

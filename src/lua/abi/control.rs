@@ -156,8 +156,14 @@ functions! {
         stack.push(&Value::Bool(vm::is_about_to_wait()));
         Ok(1)
     };
-    // Whether the running code may wait for something of its request: the message if it may not.
-    may_ask => |_| in_phase(MAY_WAIT, |_| 0);
+    // Why the running code may not wait for something of its request, if it may not.
+    why_not_ask => |stack| {
+        match in_phase(MAY_WAIT, |_| ()) {
+            Ok(()) => stack.push_nil(),
+            Err(why) => stack.push_text(&why),
+        }
+        Ok(1)
+    };
     // Fails if the head of the reply is made already.
     before_head => |stack| {
         let what = need_text(stack, 1)?;

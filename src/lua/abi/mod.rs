@@ -63,6 +63,8 @@ pub const BAD_CONTEXT: c_int = -101;
 const VERSIONS: std::ops::RangeInclusive<u32> = 10023..=10033;
 /// What is told to a lua-resty-core that does not ask for one of them.
 const VERSION: u32 = 10030;
+/// From here on `ngx.worker.pids` says for how many there is room.
+const VERSION_OF_PIDS_ROOM: u32 = 10024;
 /// From here on lua-resty-core speaks of PCRE2.
 const VERSION_OF_PCRE2: u32 = 10026;
 /// From here on a peer may be given a host.

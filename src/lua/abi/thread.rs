@@ -2,7 +2,7 @@
 
 use super::{functions, may_wait};
 use crate::lua::coroutine::Coroutine;
-use crate::lua::crew::{Crew, Join, Looked};
+use crate::lua::crew::{Crew, Join, Looked, Stand};
 use crate::lua::vm::{Kept, Operation, Stack, Value};
 use std::ffi::c_int;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ functions! {
     spawn => spawn;
     wait_thread => wait;
     kill => kill;
+    thread_status => status;
 }
 
 fn crew() -> Result<Rc<Crew>, Vec<u8>> {
@@ -95,6 +96,18 @@ fn kill(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
             Ok(1)
         }
     }
+}
+
+/// The status of a light thread as OpenResty names it; `nil` of anything else.
+fn status(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
+    let key = thread_at(stack, 1, "status")?;
+    match Crew::current().map(|crew| crew.stand(key)) {
+        Some(Stand::Alive) => stack.push_text(b"running"),
+        Some(Stand::Ended) => stack.push_text(b"zombie"),
+        Some(Stand::Gone) => stack.push_text(b"dead"),
+        Some(Stand::Unknown) | None => stack.push_nil(),
+    }
+    Ok(1)
 }
 
 fn thread_at(stack: &Stack, at: c_int, function: &str) -> Result<usize, Vec<u8>> {

@@ -1,8 +1,11 @@
 //! Which worker this is, and the environment.
 
-use super::{DECLINED, export};
+use super::{DECLINED, export, put};
 use crate::{event, sys};
 use std::ffi::{c_char, c_int};
+
+/// Room for numbers of processes in lua-resty-core that does not say how much there is.
+const PIDS_MAX: usize = 1024;
 
 export! {
     fn ngx_http_lua_ffi_worker_id() -> c_int {
@@ -17,9 +20,16 @@ export! {
         event::workers() as c_int
     }
 
-    /// No process knows the others' numbers: `ngx.worker.pids` is empty.
-    fn ngx_http_lua_ffi_worker_pids(_pids: *mut c_int, _len: *mut usize) -> c_int {
-        super::ERROR
+    /// All workers of the tree, as many as there is room for. At first nobody said for how many.
+    fn ngx_http_lua_ffi_worker_pids(pids: *mut c_int, len: *mut usize) -> c_int {
+        let workers = event::census::workers();
+        let says_room = super::SPOKEN.get() >= super::VERSION_OF_PIDS_ROOM;
+        let count = workers.len().min(if says_room { len.read() } else { PIDS_MAX });
+        for (at, pid) in workers.iter().take(count).enumerate() {
+            pids.add(at).write(*pid as c_int);
+        }
+        put(len, count);
+        super::OK
     }
 
     fn ngx_http_lua_ffi_worker_exiting() -> c_int {
