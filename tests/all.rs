@@ -30,6 +30,7 @@ mod logs;
 mod lua;
 mod lua_balancer;
 mod lua_budget;
+mod lua_capture;
 mod lua_handshake;
 mod lua_output;
 mod lua_phases;

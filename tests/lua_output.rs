@@ -103,3 +103,39 @@ fn worker_kib(t: &Site) -> u64 {
     let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
+
+lua_test!(
+    what_is_too_late_or_too_much,
+    r#"server {
+        location /late { content_by_lua_block { ngx.send_headers() ngx.say("x") ngx.exit(403) } }
+        location /again { content_by_lua_block { ngx.print(pcall(ngx.exit, ngx.AGAIN)) ngx.say(pcall(ngx.exit, ngx.DONE)) } }
+        location /error { content_by_lua_block { ngx.exit(ngx.ERROR) } }
+        location /declined { content_by_lua_block { ngx.exit(ngx.DECLINED) } }
+        location /filtered { content_by_lua_block { ngx.say("hi") } header_filter_by_lua_block { return ngx.exit(201) } }
+        location /eof { content_by_lua_block { ngx.say("x") ngx.eof() local ok, why = ngx.eof() ngx.log(ngx.WARN, "eof: ", ok, " ", why) } }
+        location /head { content_by_lua_block { local ok, why = ngx.say("x") ngx.log(ngx.WARN, "say: ", ok, " ", why, " ", select(2, ngx.flush())) } }
+        location /set { set_by_lua_block $x { return select(2, pcall(ngx.redirect, "/")) .. select(2, pcall(ngx.exec, "/")) } return 200 $x; }
+        location /escape { content_by_lua_block {
+            ngx.say(ngx.escape_uri("-_.!~*'(),$")) for kind = 0, 6 do ngx.say(ngx.escape_uri("<a?t=b@ :+", kind)) end } }
+    }"#,
+    |t| {
+        t.check(
+            "
+        GET /late     -> 200 x*
+        GET /again    -> 200 falsebad argument to 'ngx.exit': does not accept NGX_AGAIN or NGX_DONEfalsebad*
+        GET /filtered -> 201
+        GET /eof      -> 200 x*
+        HEAD /head    -> 200
+        GET /set      -> 200 API disabled in the context of set_by_lua*API disabled in the context of set_by_lua*
+        GET /escape   -> 200 -_.!~*'()%2C%24*<a%3Ft=b@%20:+*<a%3Ft=b@%20:%2B*%3Ca%3Ft%3Db%40%20%3A%2B*<a?t=b@%20:+*<a?t=b@%20:+*<a?t=b@%20:+*<a?t=b@%20:+*
+        ",
+        );
+        for uri in ["/error", "/declined"] {
+            assert_eq!(t.raw(format!("GET {uri} HTTP/1.1\r\nHost: a\r\n\r\n")), "");
+        }
+        let log = t.error_log();
+        log.expect("[error] *attempt to set status 403 via ngx.exit after sending out the response status 200*");
+        log.expect("*eof: nil seen eof*");
+        log.expect("*say: nil header only header only*");
+    }
+);

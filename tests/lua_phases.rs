@@ -133,6 +133,7 @@ fn code_runs_when_a_worker_ends() {
     site.error_log().expect("begun in init_worker");
     site.signal(Signal::SIGHUP);
     site.error_log().expect("ended in exit_worker 1");
+    site.error_log().expect_times("begun in init_worker", 2);
     site.stop_by(Signal::SIGTERM);
     site.error_log().expect("ended in exit_worker 2");
 }

@@ -8,6 +8,9 @@ use crate::io::Chunk;
 use crate::log;
 use std::task::{Context, Poll, ready};
 
+/// How deep the subrequests of code and of `echo` may nest.
+pub const DEPTH_MAX: u8 = 50;
+
 /// Leads a subrequest to its reply and through the filters of its place.
 pub async fn fetch(mut r: Request) -> Request {
     phase::run_subrequest(&mut r).await;

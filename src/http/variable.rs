@@ -87,18 +87,33 @@ type Kept = Option<Rc<[u8]>>;
 /// The values that one request keeps.
 #[derive(Default)]
 pub struct Values {
-    kept: RefCell<Vec<Option<Kept>>>,
+    own: List,
+    /// In place of its own: those that it shares with other requests.
+    shared: Option<Rc<List>>,
     depth: Cell<u8>,
 }
+
+type List = RefCell<Vec<Option<Kept>>>;
 
 impl Values {
     /// A copy for a subrequest, which sees its parent's values.
     pub fn inherit(&self) -> Values {
-        Values { kept: RefCell::new(self.kept.borrow().clone()), depth: Cell::new(0) }
+        Values { own: RefCell::new(self.list().borrow().clone()), ..Values::default() }
+    }
+
+    /// The same values for a subrequest: what one of them sets the other sees.
+    pub fn share(&mut self) -> Values {
+        let own = &self.own;
+        let shared = self.shared.get_or_insert_with(|| Rc::new(RefCell::new(own.take())));
+        Values { shared: Some(shared.clone()), ..Values::default() }
+    }
+
+    fn list(&self) -> &List {
+        self.shared.as_deref().unwrap_or(&self.own)
     }
 
     fn keep(&self, slot: u16, value: Kept) {
-        let mut kept = self.kept.borrow_mut();
+        let mut kept = self.list().borrow_mut();
         if kept.len() <= slot as usize {
             kept.resize(slot as usize + 1, None);
         }
@@ -106,13 +121,13 @@ impl Values {
     }
 
     fn kept(&self, slot: u16) -> Option<Kept> {
-        self.kept.borrow().get(slot as usize)?.clone()
+        self.list().borrow().get(slot as usize)?.clone()
     }
 
     /// Forgets computed values (an internal redirect keeps them, as nginx does).
     pub fn forget(&self, variable: &Variable) {
         if let Some(slot) = variable.slot.get()
-            && let Some(place) = self.kept.borrow_mut().get_mut(slot as usize)
+            && let Some(place) = self.list().borrow_mut().get_mut(slot as usize)
         {
             *place = None;
         }
@@ -135,7 +150,8 @@ impl Request {
                 if self.place.location.warns_uninitialized {
                     crate::log::warn!(self, "using uninitialized \"{}\" variable", variable.name());
                 }
-                false
+                // It is empty, not missing.
+                true
             }
         }
     }
@@ -330,9 +346,7 @@ impl VariableBook {
     /// there is no such variable.
     pub fn get(&self, r: &Request, name: &str, out: &mut Vec<u8>) -> bool {
         if let Some(variable) = self.by_name.get(name) {
-            let is_unset = matches!(variable.getter.get(), Some(Getter::Stored))
-                && variable.slot.get().is_none_or(|slot| r.values.kept(slot).is_none());
-            return !is_unset && r.variable(variable, out);
+            return r.variable(variable, out);
         }
         if let Some((_, get)) = self.changeable.iter().find(|(known, _)| *known == name) {
             return get(r, out);

@@ -103,12 +103,6 @@ coroutine.__resume, coroutine.__wrap = resume, wrap
 coroutine._create, coroutine._status, coroutine._yield = raw_create, raw_status, yield
 coroutine._resume, coroutine._wrap = raw_resume, raw_wrap
 
--- Fails, where the caller's caller stands, if code may not wait for something of its request.
-local function may_ask()
-  local why = c.why_not_ask()
-  if why then error(why, 3) end
-end
-
 local function wait(what, ...)
   return raw_yield(WAIT, what, ...)
 end
@@ -242,12 +236,41 @@ end
 local captured_mt = { __index = function(t, key)
   return rawget(t, (tostring(key):lower():gsub("_", "-")))
 end }
-local known_options = { method = true, body = true, args = true }
+local known_options = {
+  method = true, body = true, args = true, vars = true, copy_all_vars = true,
+  share_all_vars = true, always_forward_body = true, ctx = true, headers = true,
+}
+-- A table of names with values, or lists of values, as a flat list.
+local function flat(option, name, what)
+  if option == nil then return end
+  if type(option) ~= "table" then
+    error("Bad " .. name .. " option value (table expected, got " .. type(option) .. ")", 3)
+  end
+  local list = {}
+  local function add(key, value)
+    if type(value) ~= "string" and type(value) ~= "number" then
+      error("attempt to use bad " .. what .. " value type " .. type(value), 4)
+    end
+    list[#list + 1] = key
+    list[#list + 1] = value
+  end
+  for key, value in pairs(option) do
+    if type(key) ~= "string" then
+      error("attempt to use a non-string key in the \"" .. name .. "\" option table", 3)
+    end
+    if name == "headers" and type(value) == "table" then
+      for i = 1, #value do add(key, value[i]) end
+    else
+      add(key, value)
+    end
+  end
+  return list
+end
 function ngx.location.capture(uri, options)
   if type(uri) ~= "string" then
     error("bad argument #1 to 'capture' (string expected, got " .. type(uri) .. ")", 2)
   end
-  may_ask()
+  c.may_ask()
   options = options or {}
   for key in pairs(options) do
     if not known_options[key] then error("option \"" .. tostring(key) .. "\" is not supported", 2) end
@@ -260,7 +283,16 @@ function ngx.location.capture(uri, options)
     local own = uri:sub(at + 1)
     uri, args = uri:sub(1, at - 1), args and args ~= "" and own .. "&" .. args or own
   end
-  local status, body, cut, fields = wait("capture", uri, args or "", method, options.body)
+  local ctx = options.ctx
+  if ctx ~= nil and type(ctx) ~= "table" then
+    error("Bad ctx option value (table expected, got " .. type(ctx) .. ")", 2)
+  end
+  local vars, headers = flat(options.vars, "vars", "variable"), flat(options.headers, "headers", "header")
+  ctx = ctx and require "resty.core.base".ref_in_table(debug.getregistry().ngx_lua_ctx_tables, ctx)
+  local scope = options.share_all_vars and "share" or options.copy_all_vars and "copy" or nil
+  local status, body, cut, fields = wait("capture", uri, args or "", method, options.body,
+    options.always_forward_body and true or false, scope, vars, ctx, headers)
+  if type(body) == "boolean" then error(status, 2) end
   return {
     status = status, body = body, truncated = cut,
     header = setmetatable(collect(fields or {}, true), captured_mt),
@@ -290,7 +322,7 @@ ngx.req = {
   http_version = c.http_version, raw_header = c.raw_header,
 }
 function ngx.req.read_body()
-  may_ask()
+  c.may_ask()
   if not c.is_body_read() then wait("body") end
 end
 function ngx.req.get_post_args(max)

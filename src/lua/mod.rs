@@ -4,10 +4,10 @@
 //! Reading order: `conf` (the directives) · `block` (where a block of Lua ends) · `run` (what a
 //! phase does with its code) · `crew` (light threads) · `timer`, `handshake` (code without a
 //! request), `voice` (who speaks for it in the log) · `semaphore`, `body_filter`, `budget`,
-//! `socket` (cosockets), `pipe` (processes) · `vm` and `coroutine` (the VM, its code's runs, whose
-//! request is running) · `memory` · `abi` (what Lua calls; `abi/apart` are the VMs in which
-//! threads run `ngx.run_worker_thread`) · `boot.lua` (what is written in Lua itself) · `phase`
-//! (names and numbers).
+//! `capture` (subrequests), `socket` (cosockets), `pipe` (processes) · `vm` and `coroutine` (the
+//! VM, its code's runs, whose request is running) · `memory` · `abi` (what Lua calls; `abi/apart`
+//! are the VMs in which threads run `ngx.run_worker_thread`) · `boot.lua` (what is written in Lua
+//! itself) · `phase` (names and numbers).
 //!
 //! lua-resty-core, unmodified, is the larger part of the API: it is found by `lua_package_path`
 //! and calls the functions `ngx_http_lua_ffi_*` that the executable exports. The rest of `ngx` are
@@ -22,6 +22,7 @@ mod abi;
 mod block;
 mod body_filter;
 mod budget;
+mod capture;
 pub mod conf;
 mod coroutine;
 mod crew;

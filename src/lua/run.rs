@@ -11,6 +11,7 @@
 
 use super::body_filter::{self, Piece};
 use super::budget::Budget;
+use super::capture::{self, Capture};
 use super::conf::{self, Loc, Lua, NoCode, Script};
 use super::coroutine::Coroutine;
 use super::crew::Crew;
@@ -19,11 +20,11 @@ use super::phase::{self, Phases};
 use super::socket;
 use super::vm::{self, Ask, Operation, Stack, Step, Value};
 use crate::event;
-use crate::http::pipe::{KEPT_MAX, Pipe, may_begin};
+use crate::http::pipe::{Pipe, may_begin};
 use crate::http::{
-    Body, Filtered, Handler, LocalBoxFuture, Phase, Pipeline, Request, Verdict, rewrite, subrequest,
+    Body, Filtered, Handler, LocalBoxFuture, Phase, Pipeline, Request, Verdict, rewrite,
 };
-use crate::io::{Chunk, Slice};
+use crate::io::Slice;
 use crate::log;
 use crate::proto::h1::Version;
 use std::ffi::c_int;
@@ -32,8 +33,6 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-/// How deep `ngx.location.capture` may nest.
-const DEPTH_MAX: u8 = 50;
 /// `ngx.DECLINED`
 const DECLINED: i32 = -5;
 
@@ -42,8 +41,8 @@ const DECLINED: i32 = -5;
 pub struct Progress {
     /// The reference of `ngx.ctx`, from 1.
     pub context: Option<i32>,
-    /// The visit that `context` belongs to.
-    visit: u8,
+    /// The visit that `context` belongs to; `None`: the next one.
+    visit: Option<u8>,
     /// `ngx.exit`'s code, until it is obeyed.
     pub exit: Option<i32>,
     /// What was said and not sent yet.
@@ -214,7 +213,7 @@ async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
     }
     let progress = r.slots.of::<Progress>();
     progress.exit = None;
-    let has_said = progress.has_said;
+    let (has_said, is_content) = (progress.has_said, phase == phase::CONTENT);
     match outcome {
         Outcome::Sends(crew) => send_on(crew, r, phase),
         Outcome::Go(verdict) => verdict,
@@ -223,9 +222,14 @@ async fn handle(script: &Script, r: &mut Request, phase: Phases) -> Verdict {
             Verdict::Finish(500)
         }
         Outcome::Exit(code) if code > 0 => exit(r, code as u16, has_said),
-        _ if has_said || phase == phase::CONTENT => reply(r),
+        // As in nginx an error is no status: the connection is closed.
+        Outcome::Exit(code) if code < 0 && !has_said && (code != DECLINED || is_content) => {
+            forget_output(r);
+            r.reply.is_dropped = true;
+            Verdict::Reply
+        }
+        _ if has_said || is_content => reply(r),
         Outcome::Exit(DECLINED) => Verdict::Decline,
-        Outcome::Exit(code) if code < 0 => Verdict::Finish(500),
         _ if phase == phase::ACCESS => Verdict::Settle,
         _ if std::mem::take(&mut r.slots.of::<Progress>().jumps) => Verdict::Relocate,
         _ => Verdict::Decline,
@@ -247,11 +251,11 @@ async fn end_raw(r: &mut Request) -> Verdict {
 fn begin(script: &Script, r: &mut Request, phase: Phases) -> Result<Coroutine, Verdict> {
     let visit = r.place.visits;
     let progress = r.slots.of::<Progress>();
-    if progress.visit != visit {
-        progress.visit = visit;
-        if let Some(context) = progress.context.take() {
-            vm::release_context(context);
-        }
+    let before = progress.visit.replace(visit);
+    if before.is_some_and(|before| before != visit)
+        && let Some(context) = progress.context.take()
+    {
+        vm::release_context(context);
     }
     let code = script.code(Some(r)).map_err(|no| {
         log::error!(r, "failed to load external Lua file: {}", log::Raw(no.says()));
@@ -377,11 +381,7 @@ async fn begin_asked(
         return Err(Outcome::Exit(crew.exit.take().unwrap_or_default()));
     };
     let mut args = ask.args.into_iter();
-    let mut text = || match args.next() {
-        Some(Value::Text(text)) => Some(text),
-        Some(Value::Number(n)) => Some(n.to_string().into_bytes()),
-        _ => None,
-    };
+    let mut text = || args.next().and_then(Value::text);
     match ask.what.as_str() {
         "exit" => Err(Outcome::Exit(r.slots.of::<Progress>().exit.take().unwrap_or_default())),
         "flush" => {
@@ -408,13 +408,10 @@ async fn begin_asked(
             let status = String::from_utf8(status).ok().and_then(|n| n.parse().ok());
             Err(Outcome::Go(rewrite::redirect(r, status.unwrap_or(302), &to)))
         }
-        "capture" => {
-            let (uri, query, method, body) = (text(), text(), text(), text());
-            Ok(match subrequest(r, uri.unwrap_or_default(), query, method, body) {
-                Ok(sub) => Answer::later(capture(sub)),
-                Err(values) => Answer::now(values),
-            })
-        }
+        "capture" => Ok(match Capture::read(args).subrequest(r) {
+            Ok(sub) => Answer::later(capture::fetch(sub)),
+            Err(values) => Answer::now(values),
+        }),
         other => unreachable!("boot.lua asks for nothing else: {other}"),
     }
 }
@@ -473,51 +470,6 @@ async fn read_body(r: &mut Request) -> Result<(), Outcome> {
 pub fn may_send(r: &Request) -> bool {
     let is_old = r.head.version < Version::Http11 && !r.is_subrequest;
     may_begin(r) || is_old && !r.reply.head_sent && !r.conf::<Lua>().http10_buffering
-}
-
-/// The subrequest of `ngx.location.capture`, or what it gives if there is none.
-fn subrequest(
-    r: &mut Request,
-    uri: Vec<u8>,
-    query: Option<Vec<u8>>,
-    method: Option<Vec<u8>>,
-    body: Option<Vec<u8>>,
-) -> Result<Request, Vec<Value>> {
-    if r.depth >= DEPTH_MAX {
-        log::error!(&*r, "subrequests cycle while processing \"{}\"", log::Raw(&uri));
-        return Err(vec![Value::Number(500.0), Value::Text(Vec::new()), Value::Bool(false)]);
-    }
-    let mut sub = r.subrequest(uri, query.unwrap_or_default());
-    if let Some(body) = body {
-        sub.give_body(vec![Chunk::Mem(body.into())]);
-    }
-    sub.set_method(method.as_deref().unwrap_or(b"GET"));
-    Ok(sub)
-}
-
-/// Status, body, whether it is cut off, and the fields as a flat list.
-async fn capture(sub: Request) -> Vec<Value> {
-    let mut sub = subrequest::fetch(sub).await;
-    let mut text = Vec::new();
-    let mut is_cut = sub.reply.is_dropped;
-    while !sub.reply.head_only && !sub.reply.is_dropped {
-        match sub.reply.body.pull().await {
-            Ok(None) => break,
-            Ok(Some(chunk)) if text.len() as u64 + chunk.len() <= KEPT_MAX as u64 => {
-                if chunk.append_to(&mut text).is_err() {
-                    is_cut = true;
-                    break;
-                }
-            }
-            Ok(Some(_)) | Err(_) => {
-                is_cut = true;
-                break;
-            }
-        }
-    }
-    let status = f64::from(sub.status());
-    let fields = fields_of(&sub);
-    vec![Value::Number(status), Value::Text(text), Value::Bool(is_cut), Value::List(fields)]
 }
 
 /// The reply's fields, name and value in turn, those with a place of their own first.
@@ -583,7 +535,7 @@ pub fn balance(script: &Script, r: &mut Request) -> Result<(), u16> {
 fn filter_header(script: &Script, r: &mut Request) -> Filtered {
     match at_once(script, r, phase::HEADER_FILTER) {
         Outcome::Failed => Filtered::Instead(500),
-        Outcome::Exit(code @ 300..=999) => Filtered::Instead(code as u16),
+        Outcome::Exit(code @ 200..=999) => Filtered::Instead(code as u16),
         _ => Filtered::Pass,
     }
 }

@@ -113,6 +113,11 @@ pub enum Value {
 }
 
 impl Value {
+    /// The text of text, and of a number.
+    pub fn text(self) -> Option<Vec<u8>> {
+        matches!(self, Value::Text(_) | Value::Number(_)).then(|| self.into_text())
+    }
+
     /// As Lua writes it.
     pub fn into_text(self) -> Vec<u8> {
         match self {
@@ -320,13 +325,26 @@ impl Stack {
         unsafe {
             match message == ACROSS_C {
                 true => stack.push_text(b""),
-                false => luaL_where(state, 1),
+                false => stack.push_place(),
             }
             stack.push_text(&message);
             drop(message);
             lua_concat(state, 2);
             drop(runs);
             lua_error(state)
+        }
+    }
+
+    /// Pushes `file:line: ` of the code that called the running C function; not of `boot.lua`, but
+    /// of its caller.
+    fn push_place(&mut self) {
+        // SAFETY: both levels are looked for and may not be there; a string is pushed in any case.
+        unsafe {
+            luaL_where(self.0, 1);
+            if self.text(-1).is_some_and(|place| place.starts_with(b"boot:")) {
+                self.pop(1);
+                luaL_where(self.0, 2);
+            }
         }
     }
 
@@ -583,6 +601,22 @@ impl Stack {
         }
     }
 
+    /// A value that may be a sequence of texts, numbers and truths.
+    fn argument(&mut self, at: c_int) -> Value {
+        if self.kind(at) != LUA_TTABLE {
+            return self.value(at);
+        }
+        let mut list = Vec::new();
+        for n in 1..=self.len(at) {
+            if !self.push_element(at, n) {
+                break;
+            }
+            list.push(self.value(-1));
+            self.pop(1);
+        }
+        Value::List(list)
+    }
+
     /// Takes off what a yield passed.
     pub(super) fn take_yield(&mut self) -> Step {
         let is_for_driver = self.top() >= 1 && self.kind(1) == LUA_TLIGHTUSERDATA && {
@@ -596,7 +630,7 @@ impl Stack {
             },
             true => {
                 let what = String::from_utf8_lossy(self.text(2).unwrap_or_default()).into_owned();
-                let args = (3..=self.top()).map(|at| self.value(at)).collect();
+                let args = (3..=self.top()).map(|at| self.argument(at)).collect();
                 Step::Asks(Ask { what, args })
             }
             false => Step::Yielded,

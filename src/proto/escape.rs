@@ -20,6 +20,12 @@ pub enum Escape {
     MailXtext,
     /// A part of a URI, as OpenResty's set-misc has it: some punctuation stands for itself.
     UriPart,
+    /// The same five places as OpenResty's Lua has them: nginx's before it escaped more.
+    LuaUri,
+    LuaArgs,
+    LuaComponent,
+    LuaHtml,
+    LuaRefresh,
 }
 
 impl Escape {
@@ -173,8 +179,8 @@ const fn is_in(byte: u8, set: &[u8]) -> bool {
     false
 }
 
-static CLASS: [u8; 256] = {
-    let mut class = [0u8; 256];
+static CLASS: [u16; 256] = {
+    let mut class = [0u16; 256];
     let mut i = 0;
     while i < 256 {
         let b = i as u8;
@@ -191,6 +197,11 @@ static CLASS: [u8; 256] = {
             (Escape::Memcached, b <= b' ' || b == b'%'),
             (Escape::MailXtext, outside || is_in(b, b"+=")),
             (Escape::UriPart, outside || is_in(b, b"\"#%&+/:;<=>?[\\]^{}")),
+            (Escape::LuaUri, outside || is_in(b, b"#%?")),
+            (Escape::LuaArgs, outside || is_in(b, b"#%?+")),
+            (Escape::LuaComponent, !unreserved && !is_in(b, b"!*'()")),
+            (Escape::LuaHtml, outside || is_in(b, b"#%'\"")),
+            (Escape::LuaRefresh, outside || is_in(b, b"%'\"")),
         ];
         let mut kind = 0;
         while kind < escaped.len() {

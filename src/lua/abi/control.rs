@@ -1,13 +1,12 @@
 //! The phase, the end of it, `ngx.ctx`, `ngx.status`, and the log.
 
-use super::{DONE, ERROR, Message, NO_REQUEST, OK, R, answer, export, functions};
+use super::{AGAIN, DONE, ERROR, Message, NO_REQUEST, OK, R, answer, export, functions};
 use super::{bytes, in_phase, need_text, put};
+use crate::http::Request;
 use crate::log::{self, Level};
 use crate::lua::crew::Crew;
 use crate::lua::handshake::Context;
-use crate::lua::phase::{
-    self, BALANCER, BEFORE_REPLY, HEADER_FILTER, MAY_WAIT, WITH_REQUEST, YIELDABLE,
-};
+use crate::lua::phase::{self, BALANCER, HEADER_FILTER, MAY_WAIT, WITH_REQUEST, YIELDABLE};
 use crate::lua::run::{Lines, Progress};
 use crate::lua::vm::{self, Stack, Value};
 use crate::lua::voice;
@@ -22,6 +21,11 @@ export! {
         _r: R, status: c_int, message: *mut u8, len: *mut usize,
     ) -> c_int {
         let phase = vm::current_phase();
+        if matches!(status, AGAIN | DONE) {
+            let says = b"bad argument to 'ngx.exit': does not accept NGX_AGAIN or NGX_DONE";
+            super::put_message(says, message, len);
+            return ERROR;
+        }
         if phase & (YIELDABLE | HEADER_FILTER | BALANCER) == 0 {
             let says = format!("API disabled in the context of {}", phase::name(phase));
             super::put_message(says.as_bytes(), message, len);
@@ -29,7 +33,7 @@ export! {
         }
         let set = vm::with_request(|r| {
             log::debug_http!(&*r, "lua exit with code {status}");
-            r.slots.of::<Progress>().exit = Some(status);
+            r.slots.of::<Progress>().exit = Some(possible_status(r, status));
         });
         match set {
             Some(()) => {}
@@ -125,6 +129,22 @@ export! {
     fn ngx_http_lua_ffi_bypass_if_checks(_r: R) {}
 }
 
+/// Behind a head that was made another status is too late; some end the connection all the same.
+fn possible_status(r: &mut Request, status: c_int) -> c_int {
+    let is_late = r.slots.of::<Progress>().has_said || r.reply.head_sent;
+    if !is_late || status < 300 || matches!(status, 408 | 444 | 499) {
+        return status;
+    }
+    let sent = if r.reply.status == 0 { 200 } else { r.reply.status };
+    if status != c_int::from(sent) {
+        log::error!(
+            &*r,
+            "attempt to set status {status} via ngx.exit after sending out the response status {sent}"
+        );
+    }
+    200
+}
+
 functions! {
     log => write_log;
     null => |stack| {
@@ -156,18 +176,12 @@ functions! {
         stack.push(&Value::Bool(vm::is_about_to_wait()));
         Ok(1)
     };
-    // Why the running code may not wait for something of its request, if it may not.
-    why_not_ask => |stack| {
-        match in_phase(MAY_WAIT, |_| ()) {
-            Ok(()) => stack.push_nil(),
-            Err(why) => stack.push_text(&why),
-        }
-        Ok(1)
-    };
+    // Fails if the running code may not wait for something of its request.
+    may_ask => |_| in_phase(MAY_WAIT, |_| 0);
     // Fails if the head of the reply is made already.
     before_head => |stack| {
         let what = need_text(stack, 1)?;
-        let is_made = in_phase(BEFORE_REPLY, |r| r.slots.of::<Progress>().has_said)?;
+        let is_made = in_phase(MAY_WAIT, |r| r.slots.of::<Progress>().has_said)?;
         match is_made {
             true => Err([b"attempt to call ", &*what, b" after sending out response headers"]
                 .concat()),

@@ -53,6 +53,8 @@ use std::sync::Arc;
 /// What the functions answer, as lua-resty-core names it.
 pub const OK: c_int = 0;
 pub const ERROR: c_int = -1;
+/// What an ffi function answers that left an operation.
+pub const AGAIN: c_int = -2;
 pub const DONE: c_int = -4;
 pub const DECLINED: c_int = -5;
 pub const NO_REQUEST: c_int = -100;

@@ -15,6 +15,8 @@ use std::ffi::c_int;
 
 /// Code has taken the client's connection.
 const RAW: &[u8] = b"raw request socket acquired";
+/// The client asked for the head alone.
+const HEAD_ONLY: &[u8] = b"header only";
 /// How deep tables may nest in what is said.
 const NESTING_MAX: u8 = 32;
 
@@ -24,8 +26,8 @@ functions! {
     print_out => |stack| say(stack, b"");
     // Gives 1 or nil and the reason; "buffering" if nothing can be sent before the end.
     flush => flush;
-    eof => |stack| finish(stack, |progress| progress.is_over = true);
-    send_headers => |stack| finish(stack, |_| ());
+    eof => |stack| finish(stack, |progress| std::mem::replace(&mut progress.is_over, true));
+    send_headers => |stack| finish(stack, |_| false);
     has_said => |stack| {
         let has_said = vm::with_request(|r| r.slots.of::<Progress>().has_said);
         stack.push(&Value::Bool(has_said.unwrap_or_default()));
@@ -38,12 +40,14 @@ fn say(stack: &mut Stack, end: &[u8]) -> Result<c_int, Vec<u8>> {
         if socket::is_raw(r) {
             return Err(RAW);
         }
-        let is_head = r.is_head();
+        if is_head_only(r) {
+            return Err(HEAD_ONLY);
+        }
         let progress = r.slots.of::<Progress>();
         if progress.is_over {
             return Err(b"seen eof".as_slice());
         }
-        if progress.is_left() && !is_head {
+        if progress.is_left() {
             return Err(b"nginx output filter error");
         }
         if progress.unsent() > KEPT_MAX {
@@ -94,11 +98,12 @@ fn refuse(stack: &mut Stack, why: &[u8]) -> Result<c_int, Vec<u8>> {
 
 fn flush(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let refused = in_phase(MAY_WAIT, |r| {
-        let is_raw = socket::is_raw(r);
+        let (is_raw, is_head) = (socket::is_raw(r), is_head_only(r));
         let is_kept = !r.reply.head_sent && !run::may_send(r);
         let progress = r.slots.of::<Progress>();
         match progress {
             _ if is_raw => Some(RAW),
+            _ if is_head => Some(HEAD_ONLY),
             _ if !progress.has_said => Some(b"nothing to flush".as_slice()),
             _ if progress.is_over => Some(b"seen eof".as_slice()),
             _ if is_kept => Some(b"buffering".as_slice()),
@@ -115,18 +120,23 @@ fn flush(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     Ok(1)
 }
 
-fn finish(stack: &mut Stack, then: fn(&mut Progress)) -> Result<c_int, Vec<u8>> {
-    let is_raw = in_phase(MAY_WAIT, |r| {
+/// Subrequests have no client that could have asked for less.
+fn is_head_only(r: &Request) -> bool {
+    r.is_head() && !r.is_subrequest
+}
+
+/// Fixes the head, and does `then`, which says whether that was done before.
+fn finish(stack: &mut Stack, then: fn(&mut Progress) -> bool) -> Result<c_int, Vec<u8>> {
+    let refused = in_phase(MAY_WAIT, |r| {
         if socket::is_raw(r) {
-            return true;
+            return Some(RAW);
         }
         let progress = r.slots.of::<Progress>();
         (progress.has_said, progress.is_flushed) = (true, true);
-        then(progress);
-        false
+        then(progress).then_some(b"seen eof".as_slice())
     })?;
-    if is_raw {
-        return refuse(stack, RAW);
+    if let Some(why) = refused {
+        return refuse(stack, why);
     }
     stack.push(&Value::Number(1.0));
     Ok(1)

@@ -1,15 +1,12 @@
 //! `ngx.arg`: the arguments of `set_by_lua`, and the piece of a body that a filter sees.
 
-use super::{ERROR, OK, R, export, functions, give, in_phase, put};
+use super::{AGAIN, ERROR, OK, R, export, functions, give, in_phase, put};
 use crate::lua::body_filter::Piece;
 use crate::lua::phase::{BODY_FILTER, SET};
 use crate::lua::run::Progress;
 use crate::lua::vm::{self, Stack};
 use mlua_sys::{LUA_TNIL, LUA_TNUMBER, LUA_TSTRING, LUA_TTABLE};
 use std::ffi::c_int;
-
-/// The body is to be copied.
-const AGAIN: c_int = -2;
 
 export! {
     /// The first is number 1.

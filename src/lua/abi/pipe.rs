@@ -2,7 +2,9 @@
 //!
 //! A process is known to Lua by a number in its cdata, which is looked up and never followed.
 
-use super::{BAD_CONTEXT, DECLINED, ERROR, OK, R, bytes, export, may_wait, put, put_message};
+use super::{
+    AGAIN, BAD_CONTEXT, DECLINED, ERROR, OK, R, bytes, export, may_wait, put, put_message,
+};
 use crate::lua::pipe::{self, Output, Process};
 use crate::lua::socket::{Want, words};
 use crate::lua::vm;
@@ -12,9 +14,6 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::rc::Rc;
 use std::time::Duration;
-
-/// The coroutine is to yield.
-const AGAIN: c_int = -2;
 
 /// What Lua holds: the cdata that lua-resty-core declares.
 #[repr(C)]

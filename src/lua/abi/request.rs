@@ -6,9 +6,13 @@ use super::{DECLINED, OK, R, Str, answer, export, functions, give, in_phase};
 use super::{need_text, put};
 use crate::http::Request;
 use crate::io::{Chunk, Slice};
-use crate::lua::phase::{BEFORE_REPLY, LOG, MAY_WAIT, REWRITE, SET, WITH_REQUEST};
+use crate::log::{self, Level};
+use crate::lua::phase::{
+    self, BEFORE_REPLY, LOG, MAY_WAIT, REWRITE, SERVER_REWRITE, SET, WITH_REQUEST,
+};
 use crate::lua::run::{self, Progress};
 use crate::lua::vm::{self, Stack, Value};
+use crate::lua::voice;
 use crate::proto::header::HeaderId;
 use std::ffi::c_int;
 use std::rc::Rc;
@@ -74,6 +78,7 @@ export! {
         answer(WITH_REQUEST, |r| {
             let (all, max) = (arguments(&r.place.args).count(), limit(max));
             if all > max {
+                log::debug_http!(&*r, "lua hit query args limit {max}");
                 put(truncated, 1);
             }
             all.min(max) as c_int
@@ -96,7 +101,8 @@ export! {
                 at += text.len();
                 Str { data, len: text.len() as c_int }
             };
-            for (name, value) in arguments(&r.place.args).take(count.max(0) as usize) {
+            let all = arguments(&r.place.args).take(count.max(0) as usize);
+            for (name, value) in all.filter(|(name, _)| !name.is_empty()) {
                 let key = keep(&name);
                 let value = match value {
                     Some(value) => keep(&value),
@@ -138,12 +144,16 @@ functions! {
         let max = limit(stack.number(2).map_or(-1, |n| n as c_int));
         let mut list = Vec::new();
         let mut all = arguments(&text);
-        for (name, value) in all.by_ref().take(max) {
+        for (name, value) in all.by_ref().take(max).filter(|(name, _)| !name.is_empty()) {
             list.push(Value::Text(name));
             list.push(value.map_or(Value::Bool(true), Value::Text));
         }
         stack.push(&Value::List(list));
-        stack.push(&Value::Bool(all.next().is_some()));
+        let is_cut = all.next().is_some();
+        if is_cut {
+            voice::write(Level::Debug, format_args!("lua hit query args limit {max}"));
+        }
+        stack.push(&Value::Bool(is_cut));
         Ok(2)
     };
     set_uri => set_uri;
@@ -212,8 +222,9 @@ fn set_uri(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     if uri.iter().any(|byte| byte.is_ascii_control()) {
         return Err(b"unsafe byte in uri".to_vec());
     }
-    if jumps && vm::current_phase() != REWRITE {
-        return Err(b"API disabled in the current context".to_vec());
+    if jumps && vm::current_phase() & (REWRITE | SERVER_REWRITE) == 0 {
+        let phase = phase::name(vm::current_phase());
+        return Err(format!("API disabled in the context of {phase}").into_bytes());
     }
     in_phase(SET | MAY_WAIT, |r| {
         r.place.uri = uri;

@@ -1,14 +1,11 @@
 //! `ngx.semaphore`, as lua-resty-core calls it.
 
-use super::{DECLINED, ERROR, Message, OK, R, export, may_wait, put, put_message};
+use super::{AGAIN, DECLINED, ERROR, Message, OK, R, export, may_wait, put, put_message};
 use crate::lua::semaphore::{Semaphore, Wait};
 use crate::lua::vm;
 use std::ffi::c_int;
 use std::rc::Rc;
 use std::time::Duration;
-
-/// The coroutine is to yield.
-const AGAIN: c_int = -2;
 
 export! {
     fn ngx_http_lua_ffi_sema_new(

@@ -3,7 +3,9 @@
 //! A socket is passed as the address of its userdata, which is looked up and never followed.
 
 use super::handle::{Thing, at_address};
-use super::{DONE, ERROR, Message, OK, R, bytes, certificate, export, give, put, put_message};
+use super::{
+    AGAIN, DONE, ERROR, Message, OK, R, bytes, certificate, export, give, put, put_message,
+};
 use crate::conf;
 use crate::lua::socket::{self, Busy, Life, Session, Shake, Tcp};
 use crate::lua::vm;
@@ -14,9 +16,6 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-
-/// What an ffi function answers that left an operation.
-const AGAIN: c_int = -2;
 
 /// A string of nginx.
 #[repr(C)]

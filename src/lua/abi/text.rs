@@ -32,16 +32,15 @@ export! {
     }
 }
 
-/// The number is that of nginx's escape types.
+/// The number is that of lua-nginx-module's escape types.
 fn escape(kind: c_int) -> Escape {
     match kind {
-        0 => Escape::Uri,
-        1 => Escape::Args,
-        3 => Escape::Html,
-        4 => Escape::Refresh,
-        5 => Escape::Memcached,
-        6 => Escape::MailXtext,
-        _ => Escape::UriComponent,
+        0 => Escape::LuaUri,
+        1 => Escape::LuaArgs,
+        3 => Escape::LuaHtml,
+        4 => Escape::LuaRefresh,
+        5 | 6 => Escape::Memcached,
+        _ => Escape::LuaComponent,
     }
 }
 
@@ -65,15 +64,16 @@ pub fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `a=1&b&c=2`: names and values, no value where there is no `=`.
+/// `a=1&b&c=2`: names and values, no value where there is no `=`. One without a name counts, and
+/// says nothing.
 pub fn arguments(text: &[u8]) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> + '_ {
     let pairs = text.split(|b| *b == b'&').filter(|pair| !pair.is_empty());
-    pairs.filter_map(|pair| {
+    pairs.map(|pair| {
         let (name, value) = match memchr::memchr(b'=', pair) {
             Some(at) => (&pair[..at], Some(&pair[at + 1..])),
             None => (pair, None),
         };
-        (!name.is_empty()).then(|| (unescape(name), value.map(unescape)))
+        (unescape(name), value.map(unescape))
     })
 }
 
@@ -91,7 +91,13 @@ mod tests {
         };
         assert_eq!(
             read,
-            [is("a", Some("1")), is("b", None), is("c", Some("=")), is("d", Some(""))]
+            [
+                is("a", Some("1")),
+                is("b", None),
+                is("", Some("x")),
+                is("c", Some("=")),
+                is("d", Some(""))
+            ]
         );
     }
 }

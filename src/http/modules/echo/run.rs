@@ -4,6 +4,7 @@ use super::variables::{Known, reset_timer};
 use super::{Command, Loc, SubBody, Subrequest};
 use crate::event::{self, Notify};
 use crate::http::pipe::{KEPT_MAX, MUCH, Pipe, may_begin};
+use crate::http::subrequest::DEPTH_MAX;
 use crate::http::{Body, Request, Verdict, subrequest};
 use crate::io::{Chunk, OpenFile};
 use crate::log;
@@ -14,8 +15,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How deep subrequests may nest.
-const DEPTH_MAX: u8 = 50;
 /// Subrequests under way at once.
 const SUBREQUESTS_MAX: usize = 200;
 /// Pieces of one `echo_foreach_split`.
