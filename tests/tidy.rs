@@ -21,7 +21,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("http", &["sys", "log", "conf", "event", "io", "tls", "proto", "shm", "upstream"]),
     ("agent", &["sys", "log", "conf", "event", "io", "proto", "shm", "http"]),
     ("lua", &["sys", "log", "conf", "event", "io", "tls", "proto", "shm", "upstream", "http"]),
-    ("modules", &["conf", "event", "io", "log", "tls", "upstream", "http", "lua"]),
+    ("plugin", &["sys", "log", "conf", "proto", "shm", "http"]),
+    ("modules", &["conf", "event", "io", "log", "tls", "upstream", "http", "lua", "plugin"]),
     (
         "cycle",
         &[
@@ -44,10 +45,11 @@ const UNSAFE_IN: &[&str] = &[
     "src/lua/coroutine.rs",
     "src/lua/memory.rs",
     "src/lua/abi/",
+    "src/plugin/native.rs",
 ];
 
 /// The only places that name `libc`.
-const LIBC_IN: &[&str] = &["src/sys/", "shm/"];
+const LIBC_IN: &[&str] = &["src/sys/", "shm/", "src/plugin/native.rs"];
 
 /// Names that say nothing.
 const NO_NAMES: &[&str] = &["util", "utils", "common", "helpers", "types", "prelude", "misc"];
