@@ -1,6 +1,7 @@
-//! `load_plugin` and `plugin`: shared libraries, made here from C, that take part in requests.
+//! `load_plugin` and `plugin`: shared libraries, made here from C and Rust, that take part in
+//! requests.
 //!
-//! Without a C compiler these tests are skipped.
+//! Without the compiler a test is skipped.
 
 use crate::harness::{Client, Site, wait_for};
 use nix::sys::signal::Signal;
@@ -568,5 +569,137 @@ fn no_request_is_lost_while_plugins_are_replaced() {
                 assert!(seen.last().is_some_and(|v| v == "four" || v == "three"));
             }
         });
+    });
+}
+
+/// A plugin in Rust that does what its argument says.
+const RUST_PLUGIN: &str = r#"
+use tollbar_plugin::{Plugin, Refused, Request, Verdict, export_plugin};
+struct Rusty(String);
+impl Plugin for Rusty {
+    const NAME: &'static str = "rusty";
+    fn configure(args: &[&str]) -> Result<Rusty, String> {
+        match args {
+            ["panic-here"] => panic!("it was told to"),
+            [word] => Ok(Rusty(word.to_string())),
+            _ => Err(format!("it takes one argument, not {}", args.len())),
+        }
+    }
+    fn rewrite(&self, r: &mut Request<'_>) -> Verdict {
+        if self.0 == "change" {
+            let dropped = r.set_header("X-A", None);
+            let split = r.set_header("X-B", Some(b"a\nb"));
+            assert_eq!((dropped, split), (Ok(()), Err(Refused::Invalid)));
+            r.set_header("X-C", Some(b"new")).unwrap();
+        }
+        Verdict::Decline
+    }
+    fn access(&self, r: &mut Request<'_>) -> Verdict {
+        match &*self.0 {
+            "panic" => panic!("it was told to"),
+            "one" => Verdict::Status(1),
+            "reply" => {
+                let uri = r.uri();
+                let length = [r.method(), uri, r.args(), r.remote_address(), r.variable("host").unwrap()];
+                r.dict_set("d", b"k", b"v", 0).unwrap();
+                let kept = r.dict_get("d", b"k").unwrap();
+                r.dict_delete("d", b"k").unwrap();
+                assert_eq!(r.dict_get("d", b"k"), Err(Refused::None));
+                r.set_response_header("X-Kept", Some(kept)).unwrap();
+                r.reply(200, None, &length.join(&b' ')).unwrap();
+                Verdict::Reply
+            }
+            _ => Verdict::Decline,
+        }
+    }
+    fn header_filter(&self, r: &mut Request<'_>) -> Verdict {
+        if self.0 == "change" {
+            r.set_response_status(203).unwrap();
+        }
+        Verdict::Decline
+    }
+    fn log(&self, r: &mut Request<'_>) {
+        let text = format!("{} ended with {}", self.0, r.response_status());
+        r.log(tollbar_plugin::Level::Notice, &text);
+    }
+}
+export_plugin!(Rusty);
+"#;
+
+/// Builds the crate for plugins and its example; where they are, if there is a cargo.
+fn build_crate() -> Option<std::path::PathBuf> {
+    let Some(cargo) = std::env::var_os("CARGO") else {
+        eprintln!("skipped: there is no cargo");
+        return None;
+    };
+    let target = Path::new(ROOT).join("target/plugin");
+    let mut command = Command::new(cargo);
+    command.args(["build", "--frozen", "-p", "tollbar-plugin", "--lib", "--examples"]);
+    command.arg("--target-dir").arg(&target).current_dir(ROOT);
+    let output = command.output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(target.join("debug"))
+}
+
+#[test]
+fn plugins_in_rust() {
+    let Some(built) = build_crate() else { return };
+    let site = Site::http(
+        r#"keyval_zone zone=d:1m; load_plugin rusty.so; load_plugin header_check.so; server {
+            location / { plugin header_check X-Api-Key d; echo -n ok; }
+            location /reply { plugin rusty reply; }
+            location /change { plugin rusty change; echo -n $http_x_a $http_x_c; }
+            location /panic { plugin rusty panic; echo -n ok; }
+            location /one { plugin rusty one; echo -n ok; } }"#,
+    );
+    let library = site.dir().join("header_check.so");
+    std::fs::copy(built.join("examples/libheader_check.so"), library).unwrap();
+    site.file("rusty.rs", RUST_PLUGIN);
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+    rustc.args(["--edition", "2024", "--crate-type", "cdylib", "--extern"]);
+    rustc.arg(format!("tollbar_plugin={}", built.join("libtollbar_plugin.rlib").display()));
+    rustc.arg("-o").arg(site.dir().join("rusty.so")).arg(site.dir().join("rusty.rs"));
+    let output = rustc.output().expect("rustc runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let refused = "events { } http { load_plugin rusty.so; plugin rusty ARG; }";
+    for (argument, says) in [
+        ("a b", "plugin \"rusty\" refused: it takes one argument, not 2 in *:1"),
+        ("panic-here", "plugin \"rusty\" refused: it panicked in *:1"),
+    ] {
+        site.file("other.conf", refused.replace("ARG", argument));
+        let conf = format!("{}/other.conf", site.dir().display());
+        let output = site.run_with(&["-t", "-c", &conf]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_there = said.lines().any(|l| crate::harness::matches(&format!("*{says}"), l));
+        assert!(!output.status.success() && is_there, "{said}");
+    }
+    site.run(|t| {
+        // A panic ends its request only.
+        t.expect_alert("panicked at");
+        t.expect_alert("plugin \"rusty\" refused: it");
+        let cases = "
+    GET /a -> 403
+    GET /a | X-Api-Key: k -> 200 ok | X-Seen: 1
+    GET /a | X-Api-Key: k -> 200 ok | X-Seen: 2
+    GET /reply/x?y -> 200 GET /reply/x y 127.0.0.1 localhost | X-Kept: v | !Content-Type
+    GET /change | X-A: a -> 203  new
+    GET /panic -> 500
+    GET /one -> 500
+    ";
+        t.check(cases);
+        t.error_log().expect("[error] *plugin rusty: it panicked, client: *GET /panic");
+        t.error_log()
+            .expect("[error] *plugin rusty returned the unknown verdict 100 in \"access\"");
+        t.error_log().expect("[notice] *plugin rusty: change ended with 203, client: ");
+        assert_eq!(mapped(t.master()), 2);
+        let before = t.expect_procs("worker process", 1);
+        t.signal(Signal::SIGHUP);
+        wait_for(|| {
+            let now = t.procs();
+            before.iter().all(|old| now.iter().all(|p| p.pid != old.pid)).then_some(())
+        })
+        .expect("another worker");
+        t.ask("GET /a | X-Api-Key: k").expect("200 ok | X-Seen: 3");
+        wait_for(|| (mapped(t.master()) == 2).then_some(())).expect("only one generation");
     });
 }
