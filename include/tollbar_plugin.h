@@ -31,7 +31,8 @@
  * thread that it runs in, and by nobody else.
  *
  * Time. A worker serves thousands of connections in turn: while a callback runs, all of them wait.
- * It must not sleep, read a socket, or wait for a lock.
+ * It must not sleep, read a socket, or wait for a lock. While `init` and `configure` run, the
+ * master does nothing else: it answers no signal and replaces no worker.
  *
  * Reload. Every configuration has a copy of the library of its own, with variables of its own, made
  * of the file as it was when the configuration was read. The file may be overwritten at any time.

@@ -118,6 +118,11 @@ static int32_t header_filter(void *conf, tollbar_request *r)
         host->set_response_header(r, t("Content-Type"), t("text/x-new"));
         if (c->words[1][0]) host->set_response_status(r, atoi(c->words[1]));
     }
+    if (is(c, "copy")) {
+        host->response_header(r, t(c->words[1]), &media);
+        host->set_response_header(r, t("X-Copy"), media);
+        host->set_response_header(r, t(c->words[1]), (tollbar_str){ NULL, 0 });
+    }
     if (is(c, "filter")) return host->response_status(r) == 200 ? atoi(c->words[1]) : TOLLBAR_DECLINE;
     if (is(c, "append")) {
         char text[64];
@@ -238,17 +243,28 @@ fn the_example_of_a_plugin_lets_nobody_in_without_the_header() {
 
 #[test]
 fn a_plugin_asks_changes_and_answers() {
-    check(
+    let Some(site) = site(
         "load_plugin x.so hello; server {
             location /ask { plugin x ask; echo unseen; }
             location /change { plugin x change; echo -n $http_x_in $http_x_gone. $http_x_codes; }
             location /started { plugin x started; }
             location /headers { plugin x headers; default_type a/b; echo -n ok; }
             location /status { plugin x headers 203; echo -n ok; }
+            location /modified { plugin x copy last-modified; alias {DIR}/html/; }
+            location /etag { plugin x copy ETag; alias {DIR}/html/; }
+            location /length { plugin x copy Content-Length; alias {DIR}/html/; }
+            location /other { plugin x copy X-Kept; proxy_pass http://{BACKEND}/; }
             location /order { plugin x append a; plugin x append b; location /order/off { plugin off; echo -n ok; }
                 location /order/same { echo -n ok; } location /order/own { plugin x append c; echo -n ok; } }
         }",
-        "
+    ) else {
+        return;
+    };
+    site.run(|t| {
+        t.backend().reply("/", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Kept: kept\r\n\r\nhi");
+        t.file("html/a", "abc");
+        t.check(
+            "
     GET /ask/%41?a=%41&b=2 | X-In: in -> 201 GET /ask/A a=%41&b=2 127.0.0.1 in 2 1 1 kept 0 | Content-Type: text/x-plugin | X-Made: yes
     HEAD /ask -> 201 | Content-Type: text/x-plugin
     POST /ask << a=1 -> 201 POST /ask  127.0.0.1 - - 1 1 kept 0
@@ -259,8 +275,13 @@ fn a_plugin_asks_changes_and_answers() {
     GET /order/same -> 200 ok | X-Order: ab
     GET /order/own -> 200 ok | X-Order: c
     GET /order/off -> 200 ok | !X-Order
+    GET /modified/a -> 200 abc | X-Copy: *, * GMT | !Last-Modified | ETag: *
+    GET /etag/a -> 200 abc | X-Copy: \"*-3\" | !ETag | Last-Modified: *
+    GET /length/a -> 200 abc | X-Copy: 3 | Content-Length: 3
+    GET /other -> 200 hi | X-Copy: kept | !X-Kept
     ",
-    );
+        );
+    });
 }
 
 #[test]

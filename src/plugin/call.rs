@@ -8,7 +8,7 @@ use crate::http::variable::VariableBook;
 use crate::http::{Body, Reply, Request, Verdict};
 use crate::log::{self, Area, Level, Raw};
 use crate::proto::header::HeaderId;
-use crate::sys::time;
+use crate::sys::time::{self, Calendar};
 use std::cell::Cell;
 use std::rc::Rc;
 use tollbar_shm::Value;
@@ -115,6 +115,10 @@ impl<'a> Call<'a> {
                 reply.push_content_type(&mut media).then_some(media)
             }
             HeaderId::ContentLength => reply.length.map(|length| length.to_string().into_bytes()),
+            HeaderId::LastModified if reply.last_modified.is_some() => {
+                let date = |at| Calendar::utc(at).http_date().as_bytes().to_vec();
+                reply.last_modified.map(date)
+            }
             HeaderId::Etag => reply.etag.as_ref().map(|tag| tag.as_bytes().to_vec()),
             _ => reply.fields.get_named(name).map(<[u8]>::to_vec),
         }
