@@ -13,6 +13,7 @@ pub mod upstream;
 pub mod http;
 pub mod agent;
 pub mod lua;
+pub mod plugin;
 pub mod modules;
 pub mod cycle;
 pub mod process;

@@ -33,6 +33,8 @@ pub static HTTP: Modules = &[
     &Entry::<auth_request::AuthRequest>::NEW,
     // The end of the rewrite phase.
     &Entry::<headers_more::InputHeadersMore>::NEW,
+    // Rewrite, access, header filter, log.
+    &Entry::<crate::plugin::Plugins>::NEW,
     // Rewrite, access, content, and what follows: Lua is asked after the others of its phase.
     &Entry::<crate::lua::conf::Lua>::NEW,
     // Before the content.

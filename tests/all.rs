@@ -44,6 +44,7 @@ mod lua_vm;
 mod lua_worker_thread;
 mod main_context;
 mod map_geo;
+mod plugin;
 mod process;
 mod process_tree;
 mod proxy;

@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use tollbar_shm::dict::{Error, Hit, Scalar};
+use tollbar_shm::dict::{Error, Hit, Init, Scalar};
 use tollbar_shm::{Dict, Put, Record, Room, Update, Value};
 
 /// Whose zones they are: also those of `lua_shared_dict`.
@@ -122,6 +122,20 @@ impl KeyvalZone {
         self.keys().set(key, put, now_ms)
     }
 
+    /// Adds `by` to the number that a key has; one that is not there has `start`, and stays as long
+    /// as [`KeyvalZone::set`] says.
+    pub fn incr(
+        &self,
+        key: &[u8],
+        by: f64,
+        start: f64,
+        ttl_ms: Option<u64>,
+        now_ms: u64,
+    ) -> Result<f64, Refused> {
+        let init = Init::new(start).ttl(ttl_ms.unwrap_or(self.timeout_ms.get()));
+        self.keys().incr(key, by, init.room(Room::Evict), now_ms)
+    }
+
     /// Removes a key; one that is not there is no error.
     pub fn delete(&self, key: &[u8]) -> Result<(), Refused> {
         self.keys().delete(key)
@@ -186,6 +200,14 @@ impl Keys<'_> {
         }
         self.dict.set(&key, put, now_ms)?;
         Ok(())
+    }
+
+    fn incr(&self, key: &[u8], by: f64, init: Init, now_ms: u64) -> Result<f64, Refused> {
+        let (key, length) = self.stored(key)?;
+        if let Some(length) = length {
+            self.note_length(length, now_ms)?;
+        }
+        Ok(self.dict.incr(&key, by, Some(init), now_ms)?.value)
     }
 
     fn delete(&self, key: &[u8]) -> Result<(), Refused> {

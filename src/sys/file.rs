@@ -1,13 +1,16 @@
-//! Files: open, facts, read, temporary files, replacing.
+//! Files: open, facts, read, copies in memory, temporary files, replacing.
 //!
 //! Opening never hangs on a FIFO (`O_NONBLOCK`), and every descriptor is close-on-exec.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, OpenHow, ResolveFlag, SealFlag};
+use nix::fcntl::{fcntl, openat, openat2};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::socket::retry;
@@ -221,6 +224,16 @@ pub fn write_at(fd: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> io::Result
         }
     }
     Ok(())
+}
+
+/// A file in memory with these bytes, which nobody can change any more; `name` is for who looks at
+/// the process's mappings.
+pub fn sealed_copy(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = memfd_create(name, flags)?;
+    write_at(file.as_fd(), bytes, 0)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::all()))?;
+    Ok(file)
 }
 
 /// Tells the kernel that the file will be read from front to back.

@@ -9,7 +9,7 @@
 //! - `allocator`: how jemalloc is set
 //! - `channel`: pairs of processes that pass messages and descriptors
 //! - `board`: where one process leaves a descriptor for all others
-//! - `file`: open, facts, read, temporary files, replacing
+//! - `file`: open, facts, read, copies in memory, temporary files, replacing
 //! - `poll`: level-triggered interest · `waker`: task wakers without reference counts
 //! - `time`: the wall clock, and its texts, made once a second
 //!

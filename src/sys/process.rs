@@ -1,4 +1,5 @@
 //! Processes: who we are, children, and what becomes of descriptors.
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use std::fs::File;
@@ -115,6 +116,37 @@ pub fn reap() -> Option<(u32, Ended)> {
             Ok(WaitStatus::StillAlive) => return None,
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(_) => return None,
+        }
+    }
+}
+
+/// What `rehearse`'s child ends with when it got to the end.
+const SURVIVED: i32 = 42;
+
+/// Does something in a child that is thrown away: how it ended the child, or `None` if the child
+/// survived it. Refused, like `fork`, while there are other threads.
+pub fn rehearse(task: impl FnOnce()) -> io::Result<Option<Ended>> {
+    let own = id();
+    let child = match fork()? {
+        Fork::Parent { child } => child,
+        Fork::Child => {
+            let _ = die_with_parent(own);
+            // What fails here is expected to: no core file of it.
+            let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(task));
+            // SAFETY: no memory is passed, and nothing of ours is to run at the end of a copy.
+            unsafe { libc::_exit(SURVIVED) }
+        }
+    };
+    loop {
+        match waitpid(Pid::from_raw(child as i32), None) {
+            Ok(WaitStatus::Exited(_, SURVIVED)) => return Ok(None),
+            Ok(WaitStatus::Exited(_, code)) => return Ok(Some(Ended::Exited(code))),
+            Ok(WaitStatus::Signaled(_, signal, core_dumped)) => {
+                return Ok(Some(Ended::Killed { signal: signal as i32, core_dumped }));
+            }
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
