@@ -29,6 +29,7 @@ mod location;
 mod logs;
 mod lua;
 mod lua_balancer;
+mod lua_body;
 mod lua_budget;
 mod lua_capture;
 mod lua_handshake;

@@ -22,6 +22,20 @@ pub struct KeepRules {
     pub keep_file: bool,
 }
 
+impl KeepRules {
+    /// Those of the request's location.
+    pub fn of(r: &Request) -> KeepRules {
+        let core = &r.place.location.core;
+        KeepRules {
+            max_bytes: core.client_max_body_size,
+            memory_bytes: core.client_body_buffer_size,
+            temp_path: core.client_body_temp_path.clone(),
+            in_file_only: core.body_in_file_only != "off",
+            keep_file: core.body_in_file_only == "on",
+        }
+    }
+}
+
 /// A request's body.
 #[derive(Default)]
 pub struct RequestBody {
@@ -52,6 +66,18 @@ impl RequestBody {
     /// A body that is there already (subrequests, modules).
     pub fn kept(chunks: Vec<Chunk>) -> RequestBody {
         RequestBody { state: State::Kept(chunks), discard: false, file: None }
+    }
+
+    /// A body that is a file.
+    pub fn of_file(file: OpenFile) -> RequestBody {
+        let (len, file) = (file.size(), Rc::new(file));
+        let whole = (len > 0).then(|| Chunk::File { file: file.clone(), at: 0, len });
+        RequestBody { file: Some(file), ..RequestBody::kept(whole.into_iter().collect()) }
+    }
+
+    /// Whether nobody has begun to read it.
+    pub fn is_untouched(&self) -> bool {
+        matches!(self.state, State::Unread(_))
     }
 
     /// Whether nothing is left to be read from the client.
@@ -122,13 +148,11 @@ impl RequestBody {
     /// Errors: 413 when it grows over `max_bytes`, the client's faults, a full disk.
     pub async fn keep(&mut self, rules: &KeepRules) -> Result<(), Fault> {
         let State::Unread(source) = &mut self.state else { return Ok(()) };
-        let mut keeper = Keeper::new(rules);
+        let mut keeper = Keeper::new(rules.clone());
         while let Some(chunk) = std::future::poll_fn(|cx| source.poll_pull(cx)).await? {
             keeper.add(chunk)?;
         }
-        let (chunks, file) = keeper.finish()?;
-        self.file = file;
-        self.state = State::Kept(chunks);
+        *self = RequestBody { discard: self.discard, ..keeper.finish()? };
         Ok(())
     }
 
@@ -175,14 +199,7 @@ impl Request {
         if self.body.is_read() {
             return Ok(());
         }
-        let core = &self.place.location.core;
-        let rules = KeepRules {
-            max_bytes: core.client_max_body_size,
-            memory_bytes: core.client_body_buffer_size,
-            temp_path: core.client_body_temp_path.clone(),
-            in_file_only: core.body_in_file_only != "off",
-            keep_file: core.body_in_file_only == "on",
-        };
+        let rules = KeepRules::of(self);
         self.body.keep(&rules).await?;
         if let Some(path) = self.body.file().and_then(|file| file.temporary_path()) {
             let path = path.display();
@@ -195,20 +212,24 @@ impl Request {
     }
 }
 
-struct Keeper<'a> {
-    rules: &'a KeepRules,
+/// A body that is put together, in memory or in a file.
+pub struct Keeper {
+    rules: KeepRules,
     total: u64,
     memory: Vec<u8>,
     file: Option<crate::sys::file::TempFile>,
     written: u64,
 }
 
-impl Keeper<'_> {
-    fn new(rules: &KeepRules) -> Keeper<'_> {
+impl Keeper {
+    pub fn new(rules: KeepRules) -> Keeper {
         Keeper { rules, total: 0, memory: Vec::new(), file: None, written: 0 }
     }
 
-    fn add(&mut self, chunk: Chunk) -> Result<(), Fault> {
+    /// Appends a piece.
+    ///
+    /// Errors: 413 when it grows over `max_bytes`, a full disk.
+    pub fn add(&mut self, chunk: Chunk) -> Result<(), Fault> {
         self.total += chunk.len();
         if self.rules.max_bytes != 0 && self.total > self.rules.max_bytes {
             let what =
@@ -248,7 +269,8 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(Vec<Chunk>, Option<Rc<OpenFile>>), Fault> {
+    /// The body that has come together.
+    pub fn finish(mut self) -> Result<RequestBody, Fault> {
         if self.rules.in_file_only || (self.file.is_some() && !self.memory.is_empty()) {
             self.spill()?;
         }
@@ -260,6 +282,6 @@ impl Keeper<'_> {
         if !self.memory.is_empty() {
             chunks.push(Chunk::Mem(Slice::from(self.memory)));
         }
-        Ok((chunks, file))
+        Ok(RequestBody { file, ..RequestBody::kept(chunks) })
     }
 }

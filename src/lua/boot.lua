@@ -319,6 +319,8 @@ end
 ngx.req = {
   get_body_data = c.get_body_data, get_body_file = c.get_body_file,
   discard_body = c.discard_body, set_body_data = c.set_body_data,
+  set_body_file = c.set_body_file, init_body = c.init_body, append_body = c.append_body,
+  finish_body = c.finish_body,
   http_version = c.http_version, raw_header = c.raw_header,
 }
 function ngx.req.read_body()

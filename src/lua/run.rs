@@ -458,7 +458,11 @@ impl Operation for Answer {
 }
 
 async fn read_body(r: &mut Request) -> Result<(), Outcome> {
-    r.keep_body().await.map_err(|fault| {
+    let read = match r.body.is_discarded() {
+        true => r.body.drain(u64::MAX).await.map(drop),
+        false => r.keep_body().await,
+    };
+    read.map_err(|fault| {
         if !fault.what.is_empty() {
             log::error!(&*r, "{}", fault.what);
         }

@@ -106,6 +106,7 @@ async fn begin(
     if vm::current().is_none() {
         return;
     }
+    log::debug_http!(&*voice, "lua ngx.timer expired");
     let limit = http.mains.main::<Lua>().max_running_timers();
     if running() >= limit {
         let origin = function.origin();
@@ -118,8 +119,9 @@ async fn begin(
     let _counted = (Counted::on(&RUNNING), event::hold());
     function.put_first(is_premature);
     let life = Life::apart(around.clone(), Some(voice.clone()));
-    let crew = Crew::apart(function, Apart { life, voice, handshake: None });
+    let crew = Crew::apart(function, Apart { life, voice: voice.clone(), handshake: None });
     drop(run::lead(&crew, None, phase::TIMER).await);
+    log::debug_http!(&*voice, "http lua close fake http connection");
     if let Some(context) = crew.context.take() {
         vm::release_context(context);
     }

@@ -15,7 +15,7 @@ use super::phase::{self, Phases};
 use crate::http::Request;
 use mlua_sys::*;
 use std::cell::{Cell, RefCell};
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
@@ -63,6 +63,8 @@ fn whole(count: c_int) -> Count {
 const WAITS: c_int = c_int::MIN;
 /// What Lua itself says, with no position.
 const ACROSS_C: &[u8] = b"attempt to yield across C-call boundary";
+/// Lines of a traceback.
+const TRACE_LINES_MAX: c_int = 22;
 /// Results of an operation for which there is room.
 pub(super) const RESULTS_ROOM: usize = 8;
 
@@ -645,15 +647,55 @@ impl Stack {
             LUA_TSTRING | LUA_TNUMBER => self.text(-1).unwrap_or_default().to_vec(),
             _ => b"unknown reason".to_vec(),
         };
-        let mut main = with_vm(|vm| Stack(vm.state));
-        // SAFETY: both stacks are valid; the traceback is one string on the main one.
-        unsafe { luaL_traceback(main.0, self.0, ptr::null(), 0) };
-        let trace = main.text(-1).unwrap_or_default().to_vec();
-        main.pop(1);
-        let trace = trace.strip_prefix(b"stack traceback:").unwrap_or(&trace);
         out.extend_from_slice(b"\nstack traceback:\ncoroutine 0:");
-        out.extend_from_slice(trace);
+        self.push_trace(&mut out);
         out
+    }
+
+    /// Appends who called whom, a line each, as OpenResty writes it.
+    fn push_trace(&self, out: &mut Vec<u8>) {
+        for level in 0.. {
+            // SAFETY: `lua_getstack` fills the record that `lua_getinfo` completes; its strings
+            // live as long as the functions that they describe, which are on the stack.
+            unsafe {
+                let mut about: lua_Debug = std::mem::zeroed();
+                if lua_getstack(self.0, level, &mut about) == 0 {
+                    return;
+                }
+                if level >= TRACE_LINES_MAX {
+                    return out.extend_from_slice(b"\n\t...");
+                }
+                lua_getinfo(self.0, c"Snl".as_ptr(), &mut about);
+                push_frame(&about, out);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The record must have been filled by `lua_getinfo` with `Snl`, and its function be alive.
+unsafe fn push_frame(about: &lua_Debug, out: &mut Vec<u8>) {
+    // SAFETY: the caller's; names that are not known are null or empty.
+    let (file, kind, name) = unsafe {
+        let text = |text: *const c_char| match text.is_null() {
+            true => Vec::new(),
+            false => CStr::from_ptr(text).to_bytes().to_vec(),
+        };
+        let name = if text(about.namewhat).is_empty() { Vec::new() } else { text(about.name) };
+        (text(about.short_src.as_ptr()), text(about.what), name)
+    };
+    out.extend([b"\n\t".as_slice(), &file, b":"].concat());
+    if about.currentline > 0 {
+        out.extend(format!("{}:", about.currentline).into_bytes());
+    }
+    match (&*name, kind.first()) {
+        (b"", Some(b'm')) => out.extend_from_slice(b" in main chunk"),
+        (b"", Some(b'C' | b't')) => out.extend_from_slice(b" ?"),
+        (b"", _) => {
+            let line = format!(":{}>", about.linedefined);
+            out.extend([b" in function <".as_slice(), &file, line.as_bytes()].concat());
+        }
+        (name, _) => out.extend([b" in function '".as_slice(), name, b"'"].concat()),
     }
 }
 

@@ -304,6 +304,13 @@ impl TempFile {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
+    /// Takes a file over that somebody else has made, to be read.
+    pub fn adopt(path: &Path, keep: Keep) -> io::Result<TempFile> {
+        let file = open(path)?;
+        let len = facts_of(file.as_fd())?.size;
+        Ok(TempFile { file, path: path.to_owned(), keep, len })
+    }
+
     /// The name it has, or had.
     pub fn path(&self) -> &Path {
         &self.path

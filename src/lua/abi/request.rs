@@ -4,8 +4,11 @@ use super::headers::{Pair, limit};
 use super::text::arguments;
 use super::{DECLINED, OK, R, Str, answer, export, functions, give, in_phase};
 use super::{need_text, put};
+use crate::conf::os_error;
 use crate::http::Request;
-use crate::io::{Chunk, Slice};
+use crate::http::pipe::KEPT_MAX;
+use crate::http::request_body::{KeepRules, Keeper, RequestBody};
+use crate::io::{Chunk, OpenFile, Slice};
 use crate::log::{self, Level};
 use crate::lua::phase::{
     self, BEFORE_REPLY, LOG, MAY_WAIT, REWRITE, SERVER_REWRITE, SET, WITH_REQUEST,
@@ -14,7 +17,9 @@ use crate::lua::run::{self, Progress};
 use crate::lua::vm::{self, Stack, Value};
 use crate::lua::voice;
 use crate::proto::header::HeaderId;
+use crate::sys::file::{Keep, TempFile};
 use std::ffi::c_int;
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 /// Methods by nginx's bits, which begin with GET's.
@@ -136,8 +141,26 @@ functions! {
     discard_body => |_| in_phase(REWRITE | MAY_WAIT, |r| r.body.discard_later()).map(|()| 0);
     set_body_data => |stack| {
         let body = need_text(stack, 1)?;
+        let body = RequestBody::kept(vec![Chunk::Mem(Slice::from(body))]);
         in_phase(MAY_WAIT, |r| set_body(r, body))?.map(|()| 0)
     };
+    set_body_file => |stack| {
+        let (path, is_ours) = (need_text(stack, 1)?, stack.truth(2));
+        in_phase(MAY_WAIT, |r| set_body_file(r, &path, is_ours))?.map(|()| 0)
+    };
+    init_body => |stack| {
+        let room = stack.number(1).map(|room| room as u64);
+        in_phase(MAY_WAIT, |r| init_body(r, room))?.map(|()| 0)
+    };
+    append_body => |stack| {
+        let piece = need_text(stack, 1)?;
+        in_phase(MAY_WAIT, |r| match &mut r.slots.of::<Writing>().0 {
+            Some(keeper) => keeper.add(Chunk::Mem(Slice::from(piece))).map_err(|f| f.what.into()),
+            None => Err(b"request_body not initialized".to_vec()),
+        })?
+        .map(|()| 0)
+    };
+    finish_body => |_| in_phase(MAY_WAIT, finish_body)?.map(|()| 0);
     // Names and values in turn; no value is `true`.
     parse_args => |stack| {
         let text = need_text(stack, 1)?;
@@ -201,16 +224,52 @@ fn push_some(stack: &mut Stack, text: Option<Vec<u8>>) -> Result<c_int, Vec<u8>>
 }
 
 /// What the client sends must have been read before, or its rest would be the next request.
-fn set_body(r: &mut Request, body: Vec<u8>) -> Result<(), Vec<u8>> {
-    if !r.body.is_read() {
+/// A body that code is writing.
+#[derive(Default)]
+struct Writing(Option<Keeper>);
+
+fn set_body(r: &mut Request, body: RequestBody) -> Result<(), Vec<u8>> {
+    if r.body.is_untouched() {
         return Err(b"request body not read yet".to_vec());
     }
     let head = Rc::make_mut(&mut r.head);
-    let length = body.len() as u64;
+    let length = body.kept_len();
     (head.content_length, head.chunked) = (Some(length), false);
     head.fields.set(HeaderId::ContentLength, length.to_string().as_bytes());
-    r.body = crate::http::request_body::RequestBody::kept(vec![Chunk::Mem(Slice::from(body))]);
+    r.body = body;
     Ok(())
+}
+
+/// `is_ours`: the file is removed with the request.
+fn set_body_file(r: &mut Request, path: &[u8], is_ours: bool) -> Result<(), Vec<u8>> {
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
+    let keep = if is_ours { Keep::WhileUsed } else { Keep::ForGood };
+    let file = TempFile::adopt(path, keep).map_err(|error| {
+        let says = format!("open() \"{}\" failed ({})", path.display(), os_error(&error));
+        log::error!(&*r, "{says}");
+        says.into_bytes()
+    })?;
+    set_body(r, RequestBody::of_file(OpenFile::temporary(file)))
+}
+
+/// `room`: bytes that stay in memory, `client_body_buffer_size` if it is not said.
+fn init_body(r: &mut Request, room: Option<u64>) -> Result<(), Vec<u8>> {
+    if r.body.is_untouched() {
+        return Err(b"request body not read yet".to_vec());
+    }
+    let mut rules = KeepRules::of(r);
+    rules.memory_bytes = room.unwrap_or(rules.memory_bytes).min(KEPT_MAX as u64);
+    // What code makes itself no client has sent.
+    rules.max_bytes = 0;
+    r.slots.of::<Writing>().0 = Some(Keeper::new(rules));
+    Ok(())
+}
+
+fn finish_body(r: &mut Request) -> Result<(), Vec<u8>> {
+    let keeper = r.slots.of::<Writing>().0.take();
+    let keeper = keeper.ok_or_else(|| b"request_body not initialized".to_vec())?;
+    let body = keeper.finish().map_err(|fault| fault.what.into_bytes())?;
+    set_body(r, body)
 }
 
 /// `ngx.req.set_uri(uri, jumps)`
