@@ -58,3 +58,37 @@ lua_test!(
     GET /never -> 200 *option \"nonsense\" is not supported
     "
 );
+
+lua_test!(
+    what_a_subrequest_comes_to,
+    r#"error_page 404 /404.html; server { root {DIR}/html;
+        location /refuses { return 500; }
+        location /closes { content_by_lua_block { ngx.exit(ngx.ERROR) } }
+        location /back { content_by_lua_block { ngx.req.read_body() ngx.say(ngx.var.request_method, " ", ngx.req.get_body_data(), " ", ngx.var.http_content_length) } }
+        location /proxied { proxy_pass http://127.0.0.1:{PORT}/back; }
+        location /cut { proxy_pass http://{BACKEND}; }
+        location /status { content_by_lua_block {
+            for _, uri in ipairs { "/refuses", "/closes", "/absent", "/there.txt" } do
+                local res = ngx.location.capture(uri) ngx.say(res.status, " [", res.body, "] ", res.truncated) end
+            local res = ngx.location.capture("/there.txt", { method = ngx.HTTP_HEAD }) ngx.say(res.header["Content-Length"], " [", res.body, "]") } }
+        location /get { content_by_lua_block { ngx.print(ngx.location.capture("/proxied").body) } }
+        location /truncated { content_by_lua_block { local res = ngx.location.capture("/cut") ngx.print(res.status, " ", res.body, " ", res.truncated) } }
+        location /uri { content_by_lua_block { ngx.req.set_uri("/a\tb") ngx.say(pcall(ngx.req.set_uri, "/a\rb"))
+            ngx.req.set_uri("/a\rb", false, true) ngx.say(pcall(ngx.req.set_uri_args)) ngx.say(pcall(ngx.encode_args, { [1] = 2 })) } }
+    }"#,
+    |t| {
+        t.file("html/there.txt", "there");
+        t.file("html/404.html", "a page");
+        t.backend().reply_and_close("/cut", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+        t.check(
+            "
+        GET /status       -> 200 500 [] false*500 [] true*404 [] false*200 [there] false*5 []*
+        POST /get << body -> 200 GET nil 0*
+        GET /truncated    -> 200 200 half true
+        GET /uri          -> 200 *unsafe byte \"0x0d\" in uri \"/a*x0Db\" (maybe you want to set the 'binary' argument?)*bad argument #1 to 'set_uri_args' (string, number, or table expected, but got nil)*attempt to use a non-string key*
+        ",
+        );
+        t.error_log()
+            .expect("[error] *upstream prematurely closed connection*subrequest: \"/cut\"*");
+    }
+);

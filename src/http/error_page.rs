@@ -26,6 +26,10 @@ pub enum Next {
     Go(Verdict),
 }
 
+/// In the slots of a request whose maker wants a status, not a page for it.
+#[derive(Default)]
+pub struct Pageless;
+
 /// Ends the request with `status`.
 pub fn finish(r: &mut Request, code: u16) -> Next {
     if matches!(code, status::CLOSE | status::CLIENT_CLOSED | 408) {
@@ -33,6 +37,12 @@ pub fn finish(r: &mut Request, code: u16) -> Next {
         r.reply.is_dropped = true;
         r.reply.status = code;
         r.reply.close = true;
+        return Next::Send;
+    }
+    if r.slots.get::<Pageless>().is_some() {
+        built_in(r, code);
+        r.reply.body = Body::Empty;
+        (r.reply.length, r.reply.content_type) = (None, None);
         return Next::Send;
     }
     let core = r.place.location.core.clone();

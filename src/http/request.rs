@@ -70,7 +70,7 @@ impl Head {
         &self,
         client: &Client,
         server: &Server,
-        upstream: Option<&Note>,
+        (subrequest, upstream): (Option<&[u8]>, Option<&Note>),
         line: &mut log::Line,
     ) {
         line.push(b", client: ");
@@ -79,6 +79,10 @@ impl Head {
         line.push(server.name.as_bytes());
         line.push(b", request: \"");
         line.push(self.text(self.request_line));
+        if let Some(uri) = subrequest {
+            line.push(b"\", subrequest: \"");
+            line.push(uri);
+        }
         if let Some(upstream) = upstream {
             line.push(b"\", upstream: \"");
             upstream.describe(line);
@@ -361,7 +365,7 @@ impl log::Context for About {
     }
 
     fn describe(&self, line: &mut log::Line) {
-        self.head.describe(&self.client, &self.server, None, line);
+        self.head.describe(&self.client, &self.server, (None, None), line);
     }
 }
 
@@ -376,6 +380,7 @@ impl log::Context for Request {
 
     fn describe(&self, line: &mut log::Line) {
         let note = self.slots.get::<Trail>().and_then(Trail::noted);
-        self.head.describe(&self.client, &self.place.server, note, line);
+        let subrequest = self.is_subrequest.then_some(&*self.place.uri);
+        self.head.describe(&self.client, &self.place.server, (subrequest, note), line);
     }
 }

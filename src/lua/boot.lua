@@ -155,10 +155,9 @@ local function encode_args(args)
     end
   end
   for key, value in pairs(args) do
-    if type(key) ~= "string" and type(key) ~= "number" then
+    if type(key) ~= "string" then
       error("attempt to use a non-string key in the \"args\" option table", 2)
     end
-    key = tostring(key)
     if type(value) == "table" then
       for i = 1, #value do add(key, value[i]) end
     else
@@ -338,12 +337,18 @@ function ngx.req.get_post_args(max)
   end
   return decode_args(body, max)
 end
-function ngx.req.set_uri(uri, jump)
-  c.set_uri(uri, jump)
+function ngx.req.set_uri(uri, jump, binary)
+  c.set_uri(uri, jump, binary)
   if jump then return wait("exit") end
 end
 function ngx.req.set_uri_args(args)
-  if type(args) == "table" then args = encode_args(args) end
+  local kind = type(args)
+  if kind == "table" then
+    args = encode_args(args)
+  elseif kind ~= "string" and kind ~= "number" then
+    error("bad argument #1 to 'set_uri_args' (string, number, or table expected, but got " ..
+          kind .. ")", 2)
+  end
   c.set_uri_args(tostring(args))
 end
 

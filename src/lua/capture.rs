@@ -4,6 +4,7 @@ use super::conf::Lua;
 use super::run::{Progress, fields_of};
 use super::vm::{self, Value};
 use crate::http::Request;
+use crate::http::error_page::Pageless;
 use crate::http::pipe::KEPT_MAX;
 use crate::http::subrequest::{self, DEPTH_MAX};
 use crate::http::variable::{NotAssigned, Values};
@@ -79,6 +80,8 @@ impl Capture {
             None if self.forwards || matches!(sub.method, Method::Post | Method::Put) => {
                 sub.give_body(r.body.chunks().to_vec());
             }
+            // What the client announced does not come here.
+            None if r.head.content_length.is_some() || r.head.chunked => sub.give_body(Vec::new()),
             None => {}
         }
         for (name, value) in &self.vars {
@@ -89,6 +92,7 @@ impl Capture {
             sub.put_field(name, std::slice::from_ref(value), is_first);
         }
         sub.slots.of::<Progress>().context = context.take();
+        sub.slots.of::<Pageless>();
         Ok(sub)
     }
 }
@@ -138,23 +142,37 @@ fn pairs(list: Value) -> Vec<(Vec<u8>, Vec<u8>)> {
 pub async fn fetch(sub: Request) -> Vec<Value> {
     let mut sub = subrequest::fetch(sub).await;
     let mut text = Vec::new();
-    let mut is_cut = sub.reply.is_dropped;
-    while !sub.reply.head_only && !sub.reply.is_dropped {
+    let has_body = !sub.is_head() && !sub.reply.head_only && !sub.reply.is_dropped;
+    let is_whole = match has_body {
+        true => pull(&mut sub, &mut text).await,
+        false => !sub.reply.is_dropped,
+    };
+    let is_nothing = sub.reply.is_dropped && sub.reply.status == 0;
+    let status = f64::from(if is_nothing { 500 } else { sub.status() });
+    let fields = fields_of(&sub);
+    vec![Value::Number(status), Value::Text(text), Value::Bool(!is_whole), Value::List(fields)]
+}
+
+/// Appends the reply's body; says whether that was all.
+async fn pull(sub: &mut Request, text: &mut Vec<u8>) -> bool {
+    loop {
         match sub.reply.body.pull().await {
-            Ok(None) => break,
-            Ok(Some(chunk)) if text.len() as u64 + chunk.len() <= KEPT_MAX as u64 => {
-                if chunk.append_to(&mut text).is_err() {
-                    is_cut = true;
-                    break;
+            Ok(None) => return true,
+            Ok(Some(chunk)) if text.len() as u64 + chunk.len() > KEPT_MAX as u64 => {
+                log::error!(&*sub, "too big subrequest response");
+                return false;
+            }
+            Ok(Some(chunk)) => {
+                if chunk.append_to(text).is_err() {
+                    return false;
                 }
             }
-            Ok(Some(_)) | Err(_) => {
-                is_cut = true;
-                break;
+            Err(fault) => {
+                if !fault.what.is_empty() {
+                    log::error!(&*sub, "{fault}");
+                }
+                return false;
             }
         }
     }
-    let status = f64::from(sub.status());
-    let fields = fields_of(&sub);
-    vec![Value::Number(status), Value::Text(text), Value::Bool(is_cut), Value::List(fields)]
 }

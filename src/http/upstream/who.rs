@@ -14,6 +14,8 @@ pub struct Who {
     server: Rc<Server>,
     location: Rc<Location>,
     note: Option<Note>,
+    /// The URI of a subrequest.
+    subrequest: Option<Box<[u8]>>,
 }
 
 impl Who {
@@ -25,6 +27,7 @@ impl Who {
             server: r.place.server.clone(),
             location: r.place.location.clone(),
             note: r.slots.get::<Trail>().and_then(Trail::noted).cloned(),
+            subrequest: r.is_subrequest.then(|| r.place.uri.as_slice().into()),
         }
     }
 
@@ -44,6 +47,7 @@ impl log::Context for Who {
     }
 
     fn describe(&self, line: &mut log::Line) {
-        self.head.describe(&self.client, &self.server, self.note.as_ref(), line);
+        let about = (self.subrequest.as_deref(), self.note.as_ref());
+        self.head.describe(&self.client, &self.server, about, line);
     }
 }

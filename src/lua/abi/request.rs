@@ -274,12 +274,24 @@ fn finish_body(r: &mut Request) -> Result<(), Vec<u8>> {
 
 /// `ngx.req.set_uri(uri, jumps)`
 fn set_uri(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
-    let (uri, jumps) = (need_text(stack, 1)?, stack.truth(2));
+    let (uri, jumps, is_binary) = (need_text(stack, 1)?, stack.truth(2), stack.truth(3));
     if uri.is_empty() {
         return Err(b"attempt to use zero-length uri".to_vec());
     }
-    if uri.iter().any(|byte| byte.is_ascii_control()) {
-        return Err(b"unsafe byte in uri".to_vec());
+    let unsafe_byte = uri.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t');
+    if let Some(byte) = unsafe_byte.filter(|_| !is_binary) {
+        let mut shown = String::new();
+        for byte in &uri {
+            match byte.is_ascii_control() {
+                true => shown.push_str(&format!("\\x{byte:02X}")),
+                false => shown.push(char::from(*byte)),
+            }
+        }
+        return Err(format!(
+            "unsafe byte \"0x{byte:02x}\" in uri \"{shown}\" (maybe you want to set the 'binary' \
+             argument?)"
+        )
+        .into_bytes());
     }
     if jumps && vm::current_phase() & (REWRITE | SERVER_REWRITE) == 0 {
         let phase = phase::name(vm::current_phase());
