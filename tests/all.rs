@@ -28,6 +28,7 @@ mod limits;
 mod location;
 mod logs;
 mod lua;
+mod lua_abort;
 mod lua_balancer;
 mod lua_body;
 mod lua_budget;

@@ -130,6 +130,7 @@ ngx.flush, ngx.eof, ngx.send_headers = sender(c.flush), sender(c.eof), sender(c.
 
 ngx.sleep = c.sleep
 ngx.hmac_sha1, ngx.quote_sql_str, ngx.throw_error = c.hmac_sha1, c.quote_sql_str, error
+ngx.on_abort = c.on_abort
 ngx.thread = { spawn = c.spawn, wait = c.wait_thread, kill = c.kill }
 ngx.timer = {
   at = c.timer_at, every = c.timer_every,

@@ -89,6 +89,7 @@ impl HttpModule for Lua {
             Ok(())
         })),
         d("lua_need_request_body",      ANY_CODE, flag(|c| &mut c.needs_body)),
+        d("lua_check_client_abort",     ANY_CODE, flag(|c| &mut c.watches_client)),
         d("lua_http10_buffering",       ANY_CODE, flag(|c| &mut c.http10_buffering)),
         d("lua_use_default_type",       ANY_CODE, flag(|c| &mut c.default_type)),
         d("lua_transform_underscores_in_response_headers", ANY_CODE, flag(|c| &mut c.underscores)),
@@ -144,6 +145,7 @@ impl HttpModule for Lua {
             scripts,
             budget: raw.budget.unwrap_or(up.budget),
             needs_body: raw.needs_body.unwrap_or(up.needs_body),
+            watches_client: raw.watches_client.unwrap_or(up.watches_client),
             http10_buffering: raw.http10_buffering.unwrap_or(up.http10_buffering),
             default_type: raw.default_type.unwrap_or(up.default_type),
             underscores: raw.underscores.unwrap_or(up.underscores),
@@ -242,6 +244,7 @@ type Scripts = [Option<Rc<Script>>; 10];
 pub struct RawLoc {
     scripts: Scripts,
     needs_body: Option<bool>,
+    watches_client: Option<bool>,
     budget: Option<Option<Budget>>,
     http10_buffering: Option<bool>,
     default_type: Option<bool>,
@@ -262,6 +265,8 @@ pub struct Loc {
     pub(super) budget: Option<Budget>,
     /// `lua_need_request_body`: the body is read before any code runs.
     pub(super) needs_body: bool,
+    /// `lua_check_client_abort`: code ends when its client leaves, or is told.
+    pub(super) watches_client: bool,
     /// `lua_http10_buffering`: replies to HTTP/1.0 are kept until they are whole.
     pub(super) http10_buffering: bool,
     /// `lua_use_default_type`
@@ -278,6 +283,7 @@ impl Default for Loc {
             scripts: Scripts::default(),
             budget: None,
             needs_body: false,
+            watches_client: false,
             http10_buffering: true,
             default_type: true,
             underscores: true,

@@ -34,6 +34,9 @@ pub struct Crew {
     pub context: Cell<Option<c_int>>,
     /// What stands in where there is no request.
     apart: Option<Apart>,
+    /// `ngx.on_abort`: what runs when the client leaves.
+    on_abort: RefCell<Option<Coroutine>>,
+    has_on_abort: Cell<bool>,
     /// What `ngx.exit` was called with where there is no request.
     pub exit: Cell<Option<c_int>>,
 }
@@ -230,6 +233,21 @@ impl Crew {
         let newest = state.ready.pop_back();
         newest.into_iter().for_each(|number| state.ready.push_front(number));
         Some(())
+    }
+
+    /// `ngx.on_abort`: false if that was called before.
+    pub fn set_on_abort(&self, coroutine: Coroutine) -> bool {
+        if self.has_on_abort.replace(true) {
+            return false;
+        }
+        self.on_abort.replace(Some(coroutine));
+        true
+    }
+
+    /// The client has left: what is to run then runs. False: nobody wants to know.
+    pub fn abort(&self) -> bool {
+        let coroutine = self.on_abort.take();
+        coroutine.is_some_and(|coroutine| self.spawn(coroutine).is_some())
     }
 
     /// `ngx.thread.wait`: what is to be done for the thread that Lua names by `key`.

@@ -22,7 +22,7 @@ use super::vm::{self, Ask, Operation, Stack, Step, Value};
 use crate::event;
 use crate::http::pipe::{Pipe, may_begin};
 use crate::http::{
-    Body, Filtered, Handler, LocalBoxFuture, Phase, Pipeline, Request, Verdict, rewrite,
+    Body, Filtered, Handler, LocalBoxFuture, Phase, Pipeline, Request, Verdict, rewrite, status,
 };
 use crate::io::Slice;
 use crate::log;
@@ -303,12 +303,19 @@ fn send_on(crew: Rc<Crew>, r: &mut Request, phase: Phases) -> Verdict {
 /// Without a request it is that of a timer or a handshake.
 pub(super) async fn lead(crew: &Rc<Crew>, mut r: Option<&mut Request>, phase: Phases) -> Outcome {
     let mut entry = Outcome::Done(Value::Nil);
+    let mut watches = r.as_deref().is_some_and(watches_client);
     loop {
         let Some(mut turn) = crew.next() else {
             if !crew.is_alive() {
                 return entry;
             }
-            poll_fn(|cx| crew.poll_ready(cx)).await;
+            if !wait(crew, r.as_deref().filter(|_| watches)).await {
+                if !crew.abort() {
+                    crew.disband();
+                    return Outcome::Exit(i32::from(status::CLIENT_CLOSED));
+                }
+                watches = false;
+            }
             continue;
         };
         let step = crew.enter(|| match turn.done.as_deref_mut() {
@@ -362,6 +369,31 @@ pub(super) async fn lead(crew: &Rc<Crew>, mut r: Option<&mut Request>, phase: Ph
             return Outcome::Sends(crew.clone());
         }
     }
+}
+
+/// An end behind the request is no leaving, and over HTTP/2 a stream ends alone.
+fn watches_client(r: &Request) -> bool {
+    r.conf::<Lua>().watches_client
+        && r.head.version < Version::Http2
+        && !r.is_subrequest
+        && !r.client.conn.stream().is_read_closed()
+}
+
+/// Waits until a thread of the crew can go on; false if the client of `watched` left before.
+async fn wait(crew: &Crew, watched: Option<&Request>) -> bool {
+    poll_fn(|cx| {
+        if crew.poll_ready(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        let Some(r) = watched else { return Poll::Pending };
+        // What the client still sends is its body's affair.
+        if r.body.is_read() && r.client.conn.stream().poll_closed(cx).is_ready() {
+            log::info!(r, "client prematurely closed connection");
+            return Poll::Ready(false);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Whether output is to leave, and nothing of it has yet.

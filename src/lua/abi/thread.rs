@@ -1,8 +1,10 @@
 //! `ngx.thread`: light threads.
 
-use super::{functions, may_wait};
+use super::{functions, in_phase, may_wait};
+use crate::lua::conf::Lua;
 use crate::lua::coroutine::Coroutine;
 use crate::lua::crew::{Crew, Join, Looked, Stand};
+use crate::lua::phase::MAY_WAIT;
 use crate::lua::vm::{Kept, Operation, Stack, Value};
 use std::ffi::c_int;
 use std::rc::Rc;
@@ -13,6 +15,7 @@ functions! {
     wait_thread => wait;
     kill => kill;
     thread_status => status;
+    on_abort => on_abort;
 }
 
 fn crew() -> Result<Rc<Crew>, Vec<u8>> {
@@ -96,6 +99,27 @@ fn kill(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
             Ok(1)
         }
     }
+}
+
+/// `ngx.on_abort(function)`
+fn on_abort(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
+    let watches = in_phase(MAY_WAIT, |r| r.conf::<Lua>().watches_client)?;
+    if !stack.is_lua_function(1) {
+        let found = stack.kind_name(1);
+        let says = format!("bad argument #1 to 'on_abort' (function expected, got {found})");
+        return Err(says.into_bytes());
+    }
+    if !watches {
+        return refuse(stack, "lua_check_client_abort is off");
+    }
+    let crew = crew()?;
+    let coroutine =
+        Coroutine::of_function(stack, 1, true).ok_or_else(|| b"too many light threads".to_vec())?;
+    if !crew.set_on_abort(coroutine) {
+        return refuse(stack, "duplicate call");
+    }
+    stack.push(&Value::Number(1.0));
+    Ok(1)
 }
 
 /// The status of a light thread as OpenResty names it; `nil` of anything else.
