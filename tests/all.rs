@@ -53,6 +53,7 @@ mod proxy;
 mod proxy_settings;
 mod realip;
 mod referer;
+mod reply_fields;
 mod request_body;
 mod resolver;
 mod return_rewrite;

@@ -136,6 +136,13 @@ impl Reply {
         (self.head_sent, self.keeps_server, self.keeps_date) = (false, false, false);
     }
 
+    /// The same, but the fields stay: those that handlers have set before the answer was known.
+    pub fn reset_but_fields(&mut self) {
+        let fields = std::mem::take(&mut self.fields);
+        self.reset();
+        self.fields = fields;
+    }
+
     /// Forgets what described the old body: a filter that changes bytes calls it.
     pub fn body_changes(&mut self) {
         self.length = None;

@@ -354,8 +354,12 @@ function ngx.req.set_uri_args(args)
 end
 
 ngx.resp = {}
-function ngx.resp.get_headers()
-  return setmetatable(collect(c.reply_fields(), true), captured_mt)
+function ngx.resp.get_headers(max, raw)
+  local fields, cut = c.reply_fields(max)
+  local headers = collect(fields, not raw)
+  if not raw then setmetatable(headers, captured_mt) end
+  if cut then return headers, "truncated" end
+  return headers
 end
 
 if #dicts > 0 then

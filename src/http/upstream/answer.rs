@@ -23,7 +23,7 @@ pub struct Steering {
 pub fn fill<T: Talk>(r: &mut Request, talk: &T, bytes: &[u8], rules: &Rules) -> Steering {
     let head = talk.head();
     let upgrades = head.status == 101;
-    r.reply.reset();
+    r.reply.reset_but_fields();
     r.reply.status = head.status;
     r.reply.reason = reason(head, bytes);
     r.reply.length = head.content_length();
@@ -33,6 +33,8 @@ pub fn fill<T: Talk>(r: &mut Request, talk: &T, bytes: &[u8], rules: &Rules) -> 
     r.reply.allow_ranges = rules.force_ranges;
     let steering = steer(r, head, bytes, rules);
     let mut fields = Fields::over(bytes.to_vec());
+    // What handlers have set before comes first.
+    r.reply.fields.iter().for_each(|field| fields.push_named(field.name, field.value));
     for field in &head.fields {
         pass_on(r, talk, *field, bytes, rules, &mut fields);
     }
@@ -218,9 +220,10 @@ pub fn elsewhere(r: &Request, head: &ReplyHead, bytes: &[u8], rules: &Rules) -> 
 
 /// Keeps what goes with the request when it is sent elsewhere.
 pub fn keep_for_elsewhere<T: Talk>(r: &mut Request, talk: &T, bytes: &[u8], rules: &Rules) {
-    r.reply.reset();
+    r.reply.reset_but_fields();
     steer(r, talk.head(), bytes, rules);
     let mut fields = Fields::over(bytes.to_vec());
+    r.reply.fields.iter().for_each(|field| fields.push_named(field.name, field.value));
     for field in &talk.head().fields {
         let goes_on = matches!(
             field.id,

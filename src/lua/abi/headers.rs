@@ -38,7 +38,7 @@ export! {
                 return DECLINED;
             }
             let name = dashed(r, key);
-            set_reply_field(r, &escaped(&name), values, replaces != 0)
+            set_reply_field(r, &escaped_name(&name), values, replaces != 0)
         })
     }
 
@@ -106,7 +106,7 @@ export! {
         let values = given(is_nil, (value, value_len), (values, values_len));
         put(message, c"no memory".as_ptr());
         answer(BEFORE_REPLY | HEADER_FILTER, |r| {
-            set_request_field(r, &escaped(key), &values, replaces != 0)
+            set_request_field(r, &escaped_name(key), &values, replaces != 0)
         })
     }
 }
@@ -137,20 +137,29 @@ unsafe fn given(is_nil: c_int, one: (*const u8, usize), many: (*const Str, usize
     // SAFETY: the caller's; the strings lie in a row.
     unsafe {
         if many.0.is_null() {
-            return vec![escaped(bytes(one.0, one.1))];
+            return vec![escaped_value(bytes(one.0, one.1))];
         }
-        (0..many.1).map(|n| escaped((*many.0.add(n)).bytes())).collect()
+        (0..many.1).map(|n| escaped_value((*many.0.add(n)).bytes())).collect()
     }
 }
 
 /// Without bytes that would end the field.
-fn escaped(text: &[u8]) -> Vec<u8> {
-    if !text.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
+fn escaped_value(text: &[u8]) -> Vec<u8> {
+    escaped(text, |byte| byte.is_ascii_control() && byte != b'\t')
+}
+
+/// Without bytes that are none of a field's name (RFC 9110, 5.1).
+fn escaped_name(text: &[u8]) -> Vec<u8> {
+    escaped(text, |byte| !byte.is_ascii_graphic() || b"\"(),/:;<=>?@[\\]{}".contains(&byte))
+}
+
+fn escaped(text: &[u8], is_bad: impl Fn(u8) -> bool) -> Vec<u8> {
+    if !text.iter().any(|byte| is_bad(*byte)) {
         return text.to_vec();
     }
     let mut out = Vec::with_capacity(text.len() + 8);
     for byte in text {
-        match byte.is_ascii_control() && *byte != b'\t' {
+        match is_bad(*byte) {
             true => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
             false => out.push(*byte),
         }

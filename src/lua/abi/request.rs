@@ -207,11 +207,19 @@ functions! {
         })?;
         push_some(stack, Some(text))
     };
-    // The reply's fields, name and value in turn.
+    // The reply's fields, name and value in turn, and whether there are more.
     reply_fields => |stack| {
-        let fields = in_phase(WITH_REQUEST, |r| run::fields_of(r))?;
+        let max = limit(stack.number(1).map_or(-1, |n| n as c_int));
+        let mut fields = in_phase(WITH_REQUEST, |r| run::fields_of(r))?;
+        let count = fields.len() / 2;
+        if count > max {
+            fields.truncate(2 * max);
+            let says = format_args!("lua exceeding response header limit {count} > {max}");
+            voice::write(Level::Debug, says);
+        }
         stack.push(&Value::List(fields));
-        Ok(1)
+        stack.push(&Value::Bool(count > max));
+        Ok(2)
     };
 }
 
