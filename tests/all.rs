@@ -31,6 +31,7 @@ mod lua;
 mod lua_balancer;
 mod lua_budget;
 mod lua_handshake;
+mod lua_libraries;
 mod lua_output;
 mod lua_phases;
 mod lua_pipe;

@@ -48,19 +48,13 @@ pub fn finish(r: &mut Request, code: u16) -> Next {
 
 fn other_page(r: &mut Request, code: u16, page: &ErrorPage) -> Next {
     r.place.is_error_page = true;
-    let kept = r.reply.fields.get(HeaderId::WwwAuthenticate).map(<[u8]>::to_vec);
-    let location = r.reply.fields.get(HeaderId::Location).map(<[u8]>::to_vec);
-    let range = r.reply.fields.get(HeaderId::ContentRange).map(<[u8]>::to_vec);
-    r.reply.reset();
-    if let Some(range) = range.filter(|_| code == 416) {
-        r.reply.fields.push(HeaderId::ContentRange, &range);
-    }
-    if let Some(location) = location {
-        r.reply.fields.push(HeaderId::Location, &location);
-    }
-    if let Some(challenge) = kept.filter(|_| code == 401) {
-        r.reply.fields.push(HeaderId::WwwAuthenticate, &challenge);
-    }
+    // What was challenged or cut is said of this status only.
+    r.reply.fields.retain(|f| match f.id {
+        HeaderId::ContentRange => code == 416,
+        HeaderId::WwwAuthenticate => code == 401,
+        _ => true,
+    });
+    r.reply.restart();
     r.reply.status_override = page.overwrite.unwrap_or(code);
     let uri = page.uri.value(r).into_owned();
     match uri.first() {
@@ -99,28 +93,9 @@ pub fn built_in(r: &mut Request, code: u16) {
     if must_close(code) {
         r.keep_alive = false;
     }
-    let kept: Vec<(HeaderId, Vec<u8>)> = r
-        .reply
-        .fields
-        .iter()
-        .filter(|f| {
-            matches!(
-                f.id,
-                HeaderId::Location
-                    | HeaderId::WwwAuthenticate
-                    | HeaderId::RetryAfter
-                    | HeaderId::Allow
-                    | HeaderId::ContentRange
-            )
-        })
-        .map(|f| (f.id, f.value.to_vec()))
-        .collect();
     // A later status takes the place of one that an error page was to keep.
     r.reply.status_override = 0;
-    r.reply.reset();
-    for (id, value) in kept {
-        r.reply.fields.push(id, &value);
-    }
+    r.reply.restart();
     let foot = if core.server_tokens { status::SERVER } else { status::SERVER_SHORT };
     let body = status::page(code, foot).unwrap_or_default();
     let padding = core.msie_padding && code >= 400 && !body.is_empty() && is_msie(r);

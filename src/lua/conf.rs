@@ -49,6 +49,7 @@ impl HttpModule for Lua {
         d("lua_shared_dict",          HTTP, call(exactly(2), Main::shared_dict)),
         d("lua_code_cache",           HTTP, call(exactly(1), |_, r| code_cache(r))),
         d("lua_regex_cache_max_entries", HTTP, num(0, 1 << 30, |c| &mut c.regex_cache_entries)),
+        d("lua_regex_match_limit",    HTTP, num(0, u32::MAX as i64, |c| &mut c.regex_match_limit)),
         d("lua_max_pending_timers",   HTTP, num(0, 1 << 30, |c| &mut c.max_pending_timers)),
         d("lua_max_running_timers",   HTTP, num(0, 1 << 30, |c| &mut c.max_running_timers)),
         d("lua_worker_thread_vm_pool_size", HTTP, num(0, 1 << 16, |c| &mut c.thread_vms)),
@@ -212,6 +213,7 @@ pub struct Main {
     /// Code asked for the privileged process to run it too.
     pub(super) wants_privileged: Cell<bool>,
     regex_cache_entries: Option<i64>,
+    regex_match_limit: Option<i64>,
     memory_limit: Option<u64>,
     thread_vms: Option<i64>,
     max_pending_timers: Option<i64>,
@@ -317,6 +319,11 @@ impl Main {
     /// `lua_regex_cache_max_entries`
     pub(super) fn regex_cache_entries(&self) -> u32 {
         self.regex_cache_entries.unwrap_or(REGEX_CACHE_ENTRIES) as u32
+    }
+
+    /// `lua_regex_match_limit`: what PCRE may try for one match; 0 is its own limit.
+    pub(super) fn regex_match_limit(&self) -> u32 {
+        self.regex_match_limit.unwrap_or(0) as u32
     }
 
     /// `lua_max_pending_timers`

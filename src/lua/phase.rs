@@ -27,6 +27,8 @@ pub const INIT: Phases = 0;
 pub const MAY_WAIT: Phases = SERVER_REWRITE | REWRITE | ACCESS | PRECONTENT | CONTENT;
 /// Phases of a TLS handshake.
 pub const HANDSHAKE: Phases = SSL_CERT | SSL_CLIENT_HELLO;
+/// Phases without request and connection that have an `ngx.ctx` all the same.
+pub const ALONE: Phases = TIMER | INIT_WORKER | EXIT_WORKER;
 /// All phases in which code may wait.
 pub const YIELDABLE: Phases = MAY_WAIT | TIMER | HANDSHAKE;
 /// Phases in which the reply is not made yet.

@@ -416,7 +416,7 @@ impl Trip {
         let code = head.status;
         let pages = &r.place.location.core.error_pages;
         if code >= 300 && rules.intercept_errors && pages.iter().any(|p| p.status == code) {
-            r.reply.reset();
+            r.reply.restart();
             for field in head.all(HeaderId::WwwAuthenticate).filter(|_| code == 401) {
                 r.reply.fields.push(HeaderId::WwwAuthenticate, field.value.of(bytes));
             }

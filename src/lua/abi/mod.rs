@@ -18,6 +18,7 @@ mod dict;
 mod handle;
 mod hash;
 mod headers;
+mod nginx;
 mod output;
 mod param;
 mod pipe;
@@ -84,7 +85,7 @@ fn with_main<T>(f: impl FnOnce(&Main) -> T) -> Option<T> {
 }
 
 /// The configuration in which code runs.
-fn http() -> Option<Rc<HttpConf>> {
+pub fn http() -> Option<Rc<HttpConf>> {
     HOUSE.with_borrow(Clone::clone)
 }
 

@@ -5,8 +5,9 @@ use crate::{event, sys};
 use std::ffi::{c_char, c_int};
 
 export! {
+    /// Only workers have numbers, from 0.
     fn ngx_http_lua_ffi_worker_id() -> c_int {
-        event::seat() as c_int
+        if event::role().serves() { event::seat() as c_int } else { -1 }
     }
 
     fn ngx_http_lua_ffi_worker_pid() -> c_int {
