@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 const EXPORTED: &str = "{ lua_*; luaL_*; luaopen_*; luaJIT_*; ngx_http_lua_*; tollbar_lua_*; \
-    ngx_lua_ffi_*; ngx_hex_dump; ngx_atoi; ngx_hextoi; ngx_escape_uri; ngx_encode_base64url; \
+    ngx_lua_ffi_*; ngx_stat_*; ngx_hex_dump; ngx_atoi; ngx_hextoi; ngx_escape_uri; ngx_encode_base64url; \
     ngx_decode_base64url; };\n";
 
 fn main() {

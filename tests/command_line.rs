@@ -95,7 +95,9 @@ fn called_openresty_it_says_so() {
     let version = says("-v");
     assert!(version.starts_with("nginx version: openresty/1."), "{version}");
     assert_eq!(version.lines().count(), 1);
-    assert!(says("-V").starts_with(&version));
+    let all = says("-V");
+    assert!(all.starts_with(&version) && all.contains("configure arguments: --prefix=/"), "{all}");
+    assert!(all.contains("/nginx --with"), "{all}");
 }
 
 #[test]

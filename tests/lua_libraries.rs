@@ -113,3 +113,61 @@ fn timers_of_the_start_know_what_http_says() {
         t.error_log().expect_times("connect() failed", 0);
     });
 }
+
+// `ngx.errlog`: what this process wrote to its logs, whoever wrote it.
+lua_test!(
+    lines_of_the_log_are_read_back,
+    r#"lua_capture_error_log 4k;
+    init_by_lua_block { assert(require "ngx.errlog".set_filter_level(ngx.WARN)) }
+    server {
+        location /two { content_by_lua_block {
+            local errlog = require "ngx.errlog"
+            ngx.log(ngx.ERR, "first") ngx.log(ngx.INFO, "talk") ngx.log(ngx.WARN, "second")
+            local logs = errlog.get_logs()
+            ngx.print(#logs, logs[1], math.abs(logs[2] - ngx.now()) < 1, " ", logs[3], " ", logs[4], logs[6], " ", #errlog.get_logs()) } }
+        location /missing { root {DIR}; log_by_lua_block { seen = require "ngx.errlog".get_logs(1)[3] } }
+        location /seen { content_by_lua_block { ngx.print(rawget(_G, "seen")) } }
+        location /many { content_by_lua_block {
+            for n = 1, 100 do ngx.log(ngx.ERR, "number ", n) end
+            local logs = require "ngx.errlog".get_logs(200)
+            ngx.print(#logs < 300, #logs > 30, " ", logs[#logs]) } }
+        location /level { content_by_lua_block {
+            local errlog = require "ngx.errlog"
+            ngx.say(errlog.set_filter_level(99)) ngx.say(errlog.set_filter_level(ngx.STDERR))
+            ngx.log(ngx.ERR, "kept by nobody") ngx.print(#errlog.get_logs()) } }
+    }"#,
+    "
+    GET /two     -> 200 64true 2*[error] *first, client: * 5*[warn] *second, client: * 0
+    GET /missing -> 404
+    GET /seen    -> 200 *open() * failed (2: No such file*
+    GET /many    -> 200 truetrue *number 100, client*
+    GET /level   -> 200 nilbad log level: 99\\ntrue\\n0
+"
+);
+
+#[test]
+fn too_little_room_for_lines_is_refused() {
+    let output = Site::http("lua_capture_error_log 4095; server { }").run_with(&["-t"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("invalid capture error log size \"4095\", minimum size is 4096"),
+        "{said}"
+    );
+}
+
+// nginx counts in words that its exporters read: ours are true when a timer begins.
+lua_test!(
+    what_nginx_counts_is_read_through_ffi,
+    r#"lua_shared_dict d 1m; server { location / { content_by_lua_block {
+        ngx.timer.at(0, function()
+            local ffi = require "ffi"
+            pcall(ffi.cdef, [[extern uint64_t *ngx_stat_accepted, *ngx_stat_handled, *ngx_stat_requests, *ngx_stat_active,
+                *ngx_stat_reading, *ngx_stat_writing, *ngx_stat_waiting;]])
+            local said = {}
+            for name in ("accepted handled requests active reading writing waiting"):gmatch("%S+") do
+                said[#said + 1] = tonumber(ffi.C["ngx_stat_" .. name][0])
+            end
+            ngx.shared.d:set("said", table.concat(said, " ")) end)
+        ngx.sleep(0.05) ngx.print(ngx.shared.d:get("said")) } } }"#,
+    "GET / -> 200 1 1 1 1 0 1 0"
+);

@@ -1,6 +1,7 @@
 //! What this program says it is: nginx's version, for those who ask for it, and its own;
 //! and OpenResty's, for those who look for that.
 
+use super::command_line::PREFIX;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -56,10 +57,15 @@ pub fn version(called: &OsStr) -> String {
 /// What `-V` adds. Tools read OpenSSL's version to know which TLS features they may expect, and
 /// OpenResty's to know that they may expect Lua.
 pub fn configuration(called: &OsStr) -> String {
-    let openresty = if is_openresty(called) { String::new() } else { openresty() };
+    // OpenResty's nginx has a folder of its own beside those of its other programs, and who looks
+    // for its `luajit` starts there.
+    let (openresty, prefix) = match is_openresty(called) {
+        true => (String::new(), format!("--prefix={PREFIX}/nginx ")),
+        false => (openresty(), String::new()),
+    };
     format!(
         "{openresty}built by rustc {}\nbuilt with OpenSSL 3.0.17 (compatible; rustls with aws-lc)\n\
-         TLS SNI support enabled\nconfigure arguments: {}\n",
+         TLS SNI support enabled\nconfigure arguments: {prefix}{}\n",
         env!("CARGO_PKG_RUST_VERSION"),
         CONFIGURE.join(" ")
     )

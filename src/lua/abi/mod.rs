@@ -12,6 +12,7 @@ mod apart;
 mod balancer;
 mod control;
 mod copy;
+pub mod counts;
 mod certificate;
 mod client_hello;
 mod dict;
@@ -108,6 +109,7 @@ pub fn open(http: &Rc<HttpConf>, main: &Main) -> Result<(), Vec<u8>> {
 /// Makes the configuration's VM the one in which code of this process runs.
 pub fn enter(http: &Rc<HttpConf>, main: &Main) {
     HOUSE.set(Some(http.clone()));
+    log::capture(main.captured_bytes());
     // The one before may have VMs, and closing them runs code of their users.
     drop(KIT.replace(Some(Kit::of(main))));
     main.vm.get().expect("the master has opened it").enter();
