@@ -13,8 +13,10 @@ local function join(given, before)
   return (given:gsub(";;", ";" .. before:gsub("%%", "%%%%") .. ";"))
 end
 local system = ";/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua"
+local triple = ({ x64 = "x86_64", arm64 = "aarch64" })[jit.arch] or jit.arch
+local modules = (";/usr/lib/%s-linux-gnu/lua/5.1/?.so;/usr/lib/lua/5.1/?.so"):format(triple)
 package.path = join(path, package.path .. system)
-package.cpath = join(cpath, package.cpath)
+package.cpath = join(cpath, package.cpath .. modules)
 
 local ngx = {
   OK = 0, ERROR = -1, AGAIN = -2, DONE = -4, DECLINED = -5,
