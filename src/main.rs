@@ -1,6 +1,6 @@
 //! argv in, exit code out.
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::process::ExitCode;
 use tollbar::cycle::{self, Draft, Listening, Opening, Options, Zones};
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if line.version {
-        show_version(&line);
+        show_version(&line, arguments.first().map_or(OsStr::new(""), OsString::as_os_str));
         if !line.test {
             return ExitCode::SUCCESS;
         }
@@ -51,13 +51,13 @@ fn main() -> ExitCode {
     process::run(Launch { options, arguments, environment }, draft)
 }
 
-fn show_version(line: &CommandLine) {
-    eprint!("{}", process::version());
+fn show_version(line: &CommandLine, called: &OsStr) {
+    eprint!("{}", process::version(called));
     if line.help {
         eprintln!("{}", process::usage());
     }
     if line.configure {
-        eprint!("{}", process::configuration());
+        eprint!("{}", process::configuration(called));
     }
 }
 

@@ -34,6 +34,7 @@ mod lua_body;
 mod lua_budget;
 mod lua_capture;
 mod lua_handshake;
+mod lua_libraries;
 mod lua_output;
 mod lua_phases;
 mod lua_pipe;

@@ -61,6 +61,9 @@ fn versions() {
         "TLS SNI support enabled",
         "configure arguments: ",
         "--with-http_ssl_module",
+        "nginx version: openresty/1.",
+        "--with-http_stub_status_module",
+        "ngx_lua",
     ] {
         assert!(long.contains(part), "{long}");
     }
@@ -80,6 +83,21 @@ fn versions() {
     ] {
         assert!(help.contains(option), "{help}");
     }
+}
+
+/// OpenResty's tools run `openresty -v` and take all of it for the version.
+#[test]
+fn called_openresty_it_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let link = folder.path().join("openresty");
+    std::os::unix::fs::symlink(crate::harness::program(), &link).expect("a link");
+    let says = |option| said(&std::process::Command::new(&link).arg(option).output().unwrap());
+    let version = says("-v");
+    assert!(version.starts_with("nginx version: openresty/1."), "{version}");
+    assert_eq!(version.lines().count(), 1);
+    let all = says("-V");
+    assert!(all.starts_with(&version) && all.contains("configure arguments: --prefix=/"), "{all}");
+    assert!(all.contains("/nginx --with"), "{all}");
 }
 
 #[test]

@@ -110,3 +110,33 @@ fn it_stands_in_an_upstream_only() {
         assert!(said.contains(says), "{conf}\n{said}");
     }
 }
+
+// The request is written before code chooses: what code changes then is in it if it says so.
+lua_test!(
+    requests_are_written_anew,
+    r#"upstream u { server 0.0.0.1; balancer_by_lua_block {
+            local b = require "ngx.balancer"
+            ngx.ctx.n = (ngx.ctx.n or 0) + 1
+            ngx.var.name = "try" .. ngx.ctx.n
+            ngx.req.set_header("X-Tries", ngx.ctx.n)
+            if ngx.ctx.n == 1 then b.set_more_tries(1) end
+            if ngx.var.arg_anew == "1" or ngx.var.arg_anew == tostring(ngx.ctx.n) then assert(b.recreate_request()) end
+            b.set_current_peer("127.0.0.1", ngx.ctx.n == 1 and ngx.var.arg_dead or ngx.var.arg_port) } }
+    server { location / { set $name first; proxy_set_header Host $name; proxy_pass http://u; } }
+    server { listen unix:{DIR}/echo.sock; location / { content_by_lua_block { ngx.req.read_body()
+        ngx.print(ngx.var.http_host, ngx.var.http_x_tries or "-", ngx.req.get_body_data() or "") } } }
+    server { listen 127.0.0.1:{PORT2}; location / { proxy_set_header Host $http_host; proxy_pass http://unix:{DIR}/echo.sock; } }"#,
+    |t| {
+        let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = t.port("PORT2");
+        t.check(&format!(
+            "
+        GET /?dead={dead}&port={port} -> 200 first-
+        GET /?dead={port}&port={port}&anew=1 -> 200 try11
+        GET /?dead={dead}&port={port}&anew=2 -> 200 try22
+        POST /?dead={dead}&port={port}&anew=2 << body -> 200 try22body
+    "
+        ));
+        t.error_log().expect_times("temporarily disabled", 0);
+    }
+);

@@ -147,3 +147,48 @@ fn code_of_a_file_runs_when_a_worker_ends() {
     site.stop_by(Signal::SIGQUIT);
     site.error_log().expect("end.lua:1: the end");
 }
+
+// Fields that code adds before the content go out with whatever answers in the end.
+lua_test!(
+    fields_of_early_code_outlive_what_answers,
+    r#"server {
+        access_by_lua_block { ngx.header["X-A"] = "1" ngx.header["X-B"] = { "2", "3" }
+            local code = tonumber(ngx.var.arg_code) if code then ngx.exit(code) end }
+        location / { proxy_pass http://{BACKEND}; }
+        location /down { proxy_pass http://127.0.0.1:1; }
+        location /file { root {DIR}; }
+        location /paged { error_page 403 /page; error_page 404 = @named; }
+        location /page { return 200 page; }
+        location @named { return 200 named; }
+        location /own { access_by_lua_block { ngx.header["Server"] = "me" ngx.header["Date"] = "now" } proxy_pass http://{BACKEND}/; }
+        location /intercepted { proxy_intercept_errors on; error_page 404 /page; proxy_pass http://{BACKEND}; }
+        location /content { content_by_lua_block { ngx.header["X-C"] = "c" ngx.exit(404) } }
+        location /redirect { content_by_lua_block { ngx.redirect("/x") } }
+        location /filter { header_filter_by_lua_block { if ngx.status == 200 then ngx.header["X-F"] = 1 error("no") end } return 200; }
+    }"#,
+    |t| {
+        t.backend().reply(
+            "/",
+            "HTTP/1.1 200 OK\r\nX-A: own\r\nServer: its\r\nContent-Length: 2\r\n\r\nok",
+        );
+        t.backend().reply(
+            "/intercepted",
+            "HTTP/1.1 404 Not Found\r\nX-Lost: 1\r\nContent-Length: 0\r\n\r\n",
+        );
+        t.check(
+            "
+        GET /              -> 200 ok | X-A: 1 | X-A: own | X-B: 2 | X-B: 3
+        GET /?code=401     -> 401 | X-A: 1 | X-B: 2 | X-B: 3
+        GET /down          -> 502 | X-A: 1
+        GET /file          -> 404 | X-A: 1
+        GET /paged?code=403 -> 403 page | X-A: 1
+        GET /paged?code=404 -> 200 named | X-A: 1
+        GET /own           -> 200 ok | Server: me | Date: now
+        GET /intercepted   -> 404 page | X-A: 1 | !X-Lost
+        GET /content       -> 404 | X-A: 1 | X-C: c
+        GET /redirect      -> 302 | X-A: 1 | Location: http://*/x
+        GET /filter        -> 500 | !X-F
+    ",
+        );
+    }
+);

@@ -4,6 +4,29 @@ use crate::harness::lua::{lua_test, paths, with_lua};
 use crate::harness::{Site, procs, wait_for};
 use nix::sys::signal::Signal;
 
+/// The file of a unix socket goes with a start that failed: nothing keeps the next one from it.
+#[test]
+fn a_start_that_fails_leaves_no_socket() {
+    let Some(paths) = paths() else { return };
+    let conf = |init: &str| {
+        format!(
+            "events {{ }} http {{ {paths} init_by_lua_block {{ {init} }}
+            server {{ listen unix:{{DIR}}/s.sock; }} server {{ listen 127.0.0.1:{{PORT}}; return 200; }} }}"
+        )
+    };
+    let mut site = Site::whole(&conf("error('no')"));
+    assert!(!site.run_with(&[]).status.success());
+    assert!(!site.dir().join("s.sock").exists());
+    site.configure(&conf(""));
+    site.run(|t| {
+        let socket = t.dir().join("s.sock");
+        t.configure(&conf("error('not now')"));
+        t.signal(Signal::SIGHUP);
+        t.expect_alert("[emerg] *init_by_lua failed");
+        assert!(socket.exists());
+    });
+}
+
 /// The error of a configuration that is not taken.
 fn refused(conf: &str) -> Option<String> {
     let output = with_lua(conf)?.run_with(&["-t"]);
@@ -132,7 +155,7 @@ lua_test!(
 #[test]
 fn the_privileged_process_runs_code() {
     let conf = r#"lua_shared_dict d 1m;
-    init_by_lua_block { local p = require "ngx.process" ngx.log(ngx.NOTICE, "init in ", p.type())
+    init_by_lua_block { local p = require "ngx.process" ngx.log(ngx.INFO, "init in ", p.type())
         assert(p.enable_privileged_agent()) }
     init_worker_by_lua_block { local p = require "ngx.process"
         if p.type() == "privileged agent" then

@@ -190,6 +190,17 @@ impl Listening {
         }
     }
 
+    /// Deletes the files of unix sockets that `old` lacks: nothing came of listening there.
+    pub fn abandon(&self, old: &Listening) {
+        for group in self.groups.iter().filter(|group| !group.sockets.is_empty()) {
+            if let Address::Unix(path) = &group.spec.address
+                && !old.has(group)
+            {
+                sockets::unlink(path);
+            }
+        }
+    }
+
     fn find(&self, address: &Address, kind: SocketKind) -> Option<&Group> {
         self.groups.iter().find(|group| group.is_at(address, kind))
     }

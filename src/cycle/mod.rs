@@ -108,7 +108,12 @@ impl Draft {
         make_folders(&self.wanted.folders, self.core.user.as_ref())?;
         let workers = if self.core.master { self.core.workers } else { 1 };
         let listening = Listening::open(&self.wanted.listeners, workers, old, opening)?;
-        self.wanted.services.iter().try_for_each(|service| service.prepare())?;
+        // What is said meanwhile belongs to the logs that were just opened.
+        let before = log::current();
+        log::install(self.log.clone());
+        let prepared = self.wanted.services.iter().try_for_each(|service| service.prepare());
+        log::install(before);
+        prepared.inspect_err(|_| listening.abandon(old))?;
         Ok(Cycle {
             core: self.core,
             events: self.events,

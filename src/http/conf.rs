@@ -26,6 +26,8 @@ pub type Modules = &'static [&'static dyn Erased];
 pub struct HttpConf {
     /// Every module's once-only part.
     pub mains: Confs,
+    /// What is true in `http {}` itself: for what runs without a request.
+    pub http: Confs,
     /// The sockets to listen on, with what they serve.
     pub bound: Vec<Rc<Bound>>,
     /// All servers, in the order of the file.
@@ -472,7 +474,7 @@ impl HttpBlock {
         r.shelf.of::<VariableTable>().finish().map_err(Error::placeless)?;
         let all = servers.iter().map(|(server, ..)| server.clone()).collect();
         let bound = listen::bind_servers(servers, r)?;
-        Ok(HttpConf { mains, bound, servers: all, modules: self.modules })
+        Ok(HttpConf { mains, http, bound, servers: all, modules: self.modules })
     }
 }
 

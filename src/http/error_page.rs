@@ -3,7 +3,7 @@
 use super::body::Body;
 use super::phase::Verdict;
 use super::template::Template;
-use super::{Fields, Request, status};
+use super::{Request, status};
 use crate::proto::h1::Method;
 use crate::proto::header::HeaderId;
 
@@ -58,7 +58,13 @@ pub fn finish(r: &mut Request, code: u16) -> Next {
 
 fn other_page(r: &mut Request, code: u16, page: &ErrorPage) -> Next {
     r.place.is_error_page = true;
-    start_anew(r, code);
+    // What was challenged or cut is said of this status only.
+    r.reply.fields.retain(|f| match f.id {
+        HeaderId::ContentRange => code == 416,
+        HeaderId::WwwAuthenticate => code == 401,
+        _ => true,
+    });
+    r.reply.restart();
     r.reply.status_override = page.overwrite.unwrap_or(code);
     let uri = page.uri.value(r).into_owned();
     match uri.first() {
@@ -91,38 +97,6 @@ fn split_args(uri: &[u8]) -> (Vec<u8>, Vec<u8>) {
     }
 }
 
-/// Empties the reply but for the fields that belong to any answer.
-fn start_anew(r: &mut Request, code: u16) {
-    r.reply.reset_but_fields();
-    let fields = &mut r.reply.fields;
-    fields.remove(HeaderId::AcceptRanges);
-    fields.remove(HeaderId::ContentEncoding);
-    if code != 416 {
-        fields.remove(HeaderId::ContentRange);
-    }
-    if code != 401 {
-        fields.remove(HeaderId::WwwAuthenticate);
-    }
-}
-
-/// Forgets the fields of a reply that was made, before another one takes its place.
-pub fn forget_fields(r: &mut Request) {
-    let mut kept = Fields::default();
-    for field in r.reply.fields.iter() {
-        if matches!(
-            field.id,
-            HeaderId::Location
-                | HeaderId::WwwAuthenticate
-                | HeaderId::RetryAfter
-                | HeaderId::Allow
-                | HeaderId::ContentRange
-        ) {
-            kept.push(field.id, field.value);
-        }
-    }
-    r.reply.fields = kept;
-}
-
 /// Answers with the page that explains `code`.
 pub fn built_in(r: &mut Request, code: u16) {
     let core = r.place.location.core.clone();
@@ -131,7 +105,7 @@ pub fn built_in(r: &mut Request, code: u16) {
     }
     // A later status takes the place of one that an error page was to keep.
     r.reply.status_override = 0;
-    start_anew(r, code);
+    r.reply.restart();
     let foot = if core.server_tokens { status::SERVER } else { status::SERVER_SHORT };
     let body = status::page(code, foot).unwrap_or_default();
     let padding = core.msie_padding && code >= 400 && !body.is_empty() && is_msie(r);

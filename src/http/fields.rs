@@ -76,6 +76,11 @@ impl Fields {
         self.append(HeaderId::of(name), name, value);
     }
 
+    /// Adds a field of another list.
+    pub fn push_as(&mut self, field: Field<'_>) {
+        self.append(field.id, field.name, field.value);
+    }
+
     fn append(&mut self, id: HeaderId, name: &[u8], value: &[u8]) {
         let at = self.block.len() as u32;
         self.block.extend_from_slice(name);

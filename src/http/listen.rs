@@ -6,6 +6,7 @@ use super::ssl;
 use crate::conf::{Error, Reading, Reason, value};
 use crate::event::{KeepAlive, ListenSpec};
 use crate::sys::socket::Address as Socket;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
@@ -38,6 +39,8 @@ pub struct Bound {
     pub address: Option<Rc<Address>>,
     /// A wildcard socket also gets the connections of these addresses.
     pub local: HashMap<SocketAddr, Rc<Address>>,
+    /// Code of this process's start wants other processes to take its connections.
+    pub is_left_to_others: Cell<bool>,
 }
 
 impl Bound {
@@ -365,6 +368,7 @@ fn bind(
                 spec: gathering.listen.socket,
                 address: Some(address),
                 local: HashMap::new(),
+                is_left_to_others: Cell::default(),
             }),
         }
     }

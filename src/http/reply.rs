@@ -136,11 +136,22 @@ impl Reply {
         (self.head_sent, self.keeps_server, self.keeps_date) = (false, false, false);
     }
 
-    /// The same, but the fields stay: those that handlers have set before the answer was known.
-    pub fn reset_but_fields(&mut self) {
-        let fields = std::mem::take(&mut self.fields);
+    /// Empties the reply for an answer that is made in its place: fields that were added to it, by
+    /// Lua or by a handler, go out with that one; what described the body does not.
+    pub fn restart(&mut self) {
+        let mut kept = std::mem::take(&mut self.fields);
+        kept.retain(|f| !matches!(f.id, HeaderId::AcceptRanges | HeaderId::ContentEncoding));
         self.reset();
-        self.fields = fields;
+        self.keeps_server = kept.get(HeaderId::Server).is_some();
+        self.keeps_date = kept.get(HeaderId::Date).is_some();
+        self.fields = kept;
+    }
+
+    /// Keeps those fields only that belong to the status: the reply that had the others failed.
+    pub fn keep_what_explains(&mut self) {
+        use HeaderId::*;
+        let explains = [Location, WwwAuthenticate, RetryAfter, Allow, ContentRange];
+        self.fields.retain(|f| explains.contains(&f.id));
     }
 
     /// Forgets what described the old body: a filter that changes bytes calls it.

@@ -110,7 +110,7 @@ fn refuse_body(r: &mut Request, fault: &Fault) {
     r.keep_alive = false;
     log::info!(&*r, "{fault} while discarding request body");
     if r.reply.status < 300 {
-        error_page::forget_fields(r);
+        r.reply.keep_what_explains();
         error_page::built_in(r, fault.status);
     }
 }
@@ -177,7 +177,7 @@ pub(super) async fn run_filters(r: &mut Request) {
     let mut tries = FILTER_TRIES;
     while let Some(code) = filter(r) {
         (r.reply.body, r.reply.rest) = (Body::Empty, None);
-        error_page::forget_fields(r);
+        r.reply.keep_what_explains();
         tries -= 1;
         if tries == 0 {
             return error_page::built_in(r, code);

@@ -46,7 +46,7 @@ impl Service for HttpService {
         if !post.role.serves() {
             return Ok(());
         }
-        for bound in &self.conf.bound {
+        for bound in self.conf.bound.iter().filter(|bound| !bound.is_left_to_others.get()) {
             for seated in post.take(&bound.spec) {
                 self.listen(seated, bound.clone(), post.multi_accept)?;
             }

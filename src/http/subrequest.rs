@@ -24,7 +24,7 @@ pub async fn fetch(mut r: Request) -> Request {
             Ok(body) => r.reply.body = body,
             Err(fault) => {
                 log::error!(&r, "{fault} in a subrequest");
-                error_page::forget_fields(&mut r);
+                r.reply.keep_what_explains();
                 error_page::built_in(&mut r, 500);
             }
         }

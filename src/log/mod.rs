@@ -14,6 +14,7 @@
 //! **Invariant:** one message is one `write` to a file opened for appending, so lines of several
 //! processes never mix; and writing a log never fails the caller.
 
+mod capture;
 mod context;
 mod debugged;
 mod file;
@@ -25,6 +26,7 @@ mod panics;
 mod spec;
 mod syslog;
 
+pub use capture::{Captured, capture, capture_up_to, next_captured};
 pub use context::{Context, Os, Raw};
 pub use debugged::{debug_clients, is_debugged};
 pub use file::{Files, LogFile};

@@ -75,6 +75,7 @@ impl Log {
         write_prefix(&mut line, level);
         let told = line.as_bytes().len();
         write_message(&mut line, ctx, level, text);
+        super::capture::keep(level, line.as_bytes());
         let line = line.finish();
         let mut on_stderr = false;
         for target in self.0.iter().filter(|target| wanted(target)) {

@@ -13,8 +13,10 @@ local function join(given, before)
   return (given:gsub(";;", ";" .. before:gsub("%%", "%%%%") .. ";"))
 end
 local system = ";/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua"
+local triple = ({ x64 = "x86_64", arm64 = "aarch64" })[jit.arch] or jit.arch
+local modules = (";/usr/lib/%s-linux-gnu/lua/5.1/?.so;/usr/lib/lua/5.1/?.so"):format(triple)
 package.path = join(path, package.path .. system)
-package.cpath = join(cpath, package.cpath)
+package.cpath = join(cpath, package.cpath .. modules)
 
 local ngx = {
   OK = 0, ERROR = -1, AGAIN = -2, DONE = -4, DECLINED = -5,
@@ -58,6 +60,56 @@ package.preload["thread.exdata"] = function()
   return function()
     local r = C.tollbar_lua_request
     if r ~= nil then return r end
+  end
+end
+
+-- What OpenResty's LuaJIT has and LuaJIT has not. Each is a field of `table` once it is required.
+local function of_table(name, f)
+  package.preload["table." .. name] = function()
+    table[name] = f
+    return f
+  end
+end
+local next = next
+local function need_table(t, name)
+  if type(t) ~= "table" then
+    error("bad argument #1 to '" .. name .. "' (table expected, got " .. type(t) .. ")", 3)
+  end
+end
+of_table("isempty", function(t)
+  need_table(t, "isempty")
+  return next(t) == nil
+end)
+of_table("isarray", function(t)
+  need_table(t, "isarray")
+  for key in next, t do
+    if type(key) ~= "number" then return false end
+  end
+  return true
+end)
+of_table("nkeys", function(t)
+  need_table(t, "nkeys")
+  local n = 0
+  for _ in next, t do n = n + 1 end
+  return n
+end)
+of_table("clone", function(t)
+  need_table(t, "clone")
+  local twin = {}
+  for key, value in next, t do twin[key] = value end
+  return twin
+end)
+
+-- OpenResty is linked with OpenSSL, and libraries call that through ffi. Where the system has it,
+-- they find it here too. It stays for the life of the VM.
+if not apart then
+  local ffi = require "ffi"
+  for _, name in ipairs { "libcrypto.so.3", "libcrypto.so.1.1" } do
+    local found, library = pcall(ffi.load, name, true)
+    if found then
+      package.loaded["tollbar.libcrypto"] = library
+      break
+    end
   end
 end
 

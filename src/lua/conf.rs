@@ -24,6 +24,8 @@ use std::rc::Rc;
 const FILES_MAX: usize = 1024;
 /// The smallest `lua_shared_dict`, bytes.
 const DICT_MIN_BYTES: u64 = 8191;
+/// The smallest `lua_capture_error_log`, bytes.
+const CAPTURE_MIN_BYTES: u64 = 4096;
 /// `lua_regex_cache_max_entries` by default.
 const REGEX_CACHE_ENTRIES: i64 = 1024;
 
@@ -49,6 +51,8 @@ impl HttpModule for Lua {
         d("lua_shared_dict",          HTTP, call(exactly(2), Main::shared_dict)),
         d("lua_code_cache",           HTTP, call(exactly(1), |_, r| code_cache(r))),
         d("lua_regex_cache_max_entries", HTTP, num(0, 1 << 30, |c| &mut c.regex_cache_entries)),
+        d("lua_regex_match_limit",    HTTP, num(0, u32::MAX as i64, |c| &mut c.regex_match_limit)),
+        d("lua_capture_error_log",    HTTP, call(exactly(1), Main::capture)),
         d("lua_max_pending_timers",   HTTP, num(0, 1 << 30, |c| &mut c.max_pending_timers)),
         d("lua_max_running_timers",   HTTP, num(0, 1 << 30, |c| &mut c.max_running_timers)),
         d("lua_worker_thread_vm_pool_size", HTTP, num(0, 1 << 16, |c| &mut c.thread_vms)),
@@ -214,6 +218,8 @@ pub struct Main {
     /// Code asked for the privileged process to run it too.
     pub(super) wants_privileged: Cell<bool>,
     regex_cache_entries: Option<i64>,
+    regex_match_limit: Option<i64>,
+    captured_bytes: Option<u64>,
     memory_limit: Option<u64>,
     thread_vms: Option<i64>,
     max_pending_timers: Option<i64>,
@@ -325,6 +331,16 @@ impl Main {
         self.regex_cache_entries.unwrap_or(REGEX_CACHE_ENTRIES) as u32
     }
 
+    /// `lua_regex_match_limit`: what PCRE may try for one match; 0 is its own limit.
+    pub(super) fn regex_match_limit(&self) -> u32 {
+        self.regex_match_limit.unwrap_or(0) as u32
+    }
+
+    /// `lua_capture_error_log`; 0 without it.
+    pub(super) fn captured_bytes(&self) -> usize {
+        self.captured_bytes.unwrap_or(0) as usize
+    }
+
     /// `lua_max_pending_timers`
     pub(super) fn max_pending_timers(&self) -> usize {
         self.max_pending_timers.unwrap_or(MAX_PENDING_TIMERS) as usize
@@ -347,6 +363,21 @@ impl Main {
     /// `lua_vm_memory_limit`, bytes of each process's VM; `None` without one.
     pub(super) fn memory_limit(&self) -> Option<usize> {
         self.memory_limit.filter(|bytes| *bytes > 0).map(|bytes| bytes as usize)
+    }
+
+    fn capture(&mut self, r: &mut Reading) -> Result<(), Reason> {
+        if self.captured_bytes.is_some() {
+            return Err(Reason::Duplicate);
+        }
+        let text = &r.args()[0];
+        let size =
+            value::size(text).filter(|size| *size >= CAPTURE_MIN_BYTES).ok_or_else(|| {
+                Reason::says(format!(
+                    "invalid capture error log size \"{text}\", minimum size is {CAPTURE_MIN_BYTES}"
+                ))
+            })?;
+        self.captured_bytes = Some(size);
+        Ok(())
     }
 
     fn shared_dict(&mut self, r: &mut Reading) -> Result<(), Reason> {

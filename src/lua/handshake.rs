@@ -59,7 +59,7 @@ async fn take_part(script: &Script, handshake: Rc<Handshake>, phase: Phases) -> 
             return false;
         }
     };
-    let around = Around::at(&handshake.server.root);
+    let around = Around::at(&handshake.server.root.confs);
     let life = Life::apart(around, Some(voice.clone()));
     let crew =
         Crew::apart(coroutine, Apart { life, voice: voice.clone(), handshake: Some(handshake) });

@@ -27,10 +27,10 @@ pub const INIT: Phases = 0;
 pub const MAY_WAIT: Phases = SERVER_REWRITE | REWRITE | ACCESS | PRECONTENT | CONTENT;
 /// Phases of a TLS handshake.
 pub const HANDSHAKE: Phases = SSL_CERT | SSL_CLIENT_HELLO;
+/// Phases without request and connection that have an `ngx.ctx` all the same.
+pub const ALONE: Phases = TIMER | INIT_WORKER | EXIT_WORKER;
 /// All phases in which code may wait.
 pub const YIELDABLE: Phases = MAY_WAIT | TIMER | HANDSHAKE;
-/// Phases in which the reply is not made yet.
-pub const BEFORE_REPLY: Phases = MAY_WAIT | SET;
 /// Phases that have a request.
 pub const WITH_REQUEST: Phases = SET | MAY_WAIT | LOG | HEADER_FILTER | BODY_FILTER | BALANCER;
 

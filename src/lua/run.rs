@@ -151,7 +151,13 @@ pub fn install(loc: &Rc<Loc>, p: &mut Pipeline) {
 /// Runs code that has no request. Errors: Lua's.
 pub fn start(script: &Script, phase: Phases) -> Result<(), Vec<u8>> {
     let code = script.code(None).map_err(|no| no.says().to_vec())?;
-    match Coroutine::new(&code)?.resume(None, phase, &[]) {
+    let mut coroutine = Coroutine::new(&code)?;
+    let crew = Rc::<Crew>::default();
+    let step = crew.enter(|| coroutine.resume(None, phase, &[]));
+    if let Some(context) = crew.context.take() {
+        vm::release_context(context);
+    }
+    match step {
         Step::Done(_) => Ok(()),
         Step::Failed(_, message) => Err(message),
         Step::Asks(_) | Step::Waits(_) | Step::Yielded => {

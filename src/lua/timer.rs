@@ -5,7 +5,7 @@ use super::coroutine::Coroutine;
 use super::crew::{Apart, Crew};
 use super::socket::{Around, Life};
 use super::voice::Voice;
-use super::{phase, run, vm};
+use super::{abi, phase, run, vm};
 use crate::event::{self, Deadline};
 use crate::http::HttpConf;
 use crate::log;
@@ -118,6 +118,7 @@ async fn begin(
     // A process that ends waits for it.
     let _counted = (Counted::on(&RUNNING), event::hold());
     function.put_first(is_premature);
+    abi::counts::refresh(http);
     let life = Life::apart(around.clone(), Some(voice.clone()));
     let crew = Crew::apart(function, Apart { life, voice: voice.clone(), handshake: None });
     drop(run::lead(&crew, None, phase::TIMER).await);

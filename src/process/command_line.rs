@@ -113,7 +113,7 @@ pub fn usage() -> String {
 }
 
 /// Where a package puts its files; set when it is built.
-const PREFIX: &str = match option_env!("TOLLBAR_PREFIX") {
+pub(super) const PREFIX: &str = match option_env!("TOLLBAR_PREFIX") {
     Some(prefix) => prefix,
     None => "/usr/local/tollbar",
 };

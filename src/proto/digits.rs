@@ -42,6 +42,11 @@ pub fn from_base64_url(text: &[u8]) -> Option<Vec<u8>> {
     BASE64_URL.decode(before_padding(text)).ok()
 }
 
+/// Base64 in the alphabet for URLs, without padding.
+pub fn to_base64_url(bytes: &[u8]) -> String {
+    BASE64_URL.encode(bytes).trim_end_matches('=').to_owned()
+}
+
 fn before_padding(text: &[u8]) -> &[u8] {
     text.split(|b| *b == b'=').next().unwrap_or(text)
 }

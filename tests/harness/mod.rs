@@ -25,7 +25,7 @@ pub use backend::{Backend, Step};
 pub use client::{Client, Response};
 pub use dns::{Dns, Says};
 pub use logs::Log;
-pub use site::{Site, refuses_conf, warns_of_conf};
+pub use site::{Site, program, refuses_conf, warns_of_conf};
 pub use talk::matches;
 
 use std::time::{Duration, Instant};

@@ -54,6 +54,15 @@ impl HttpModule for StubStatus {
     }
 }
 
+/// What all processes have done, and do.
+pub fn counted(http: &HttpConf) -> Census {
+    sum(http.mains.main::<StubStatus>())
+}
+
+fn sum(main: &Main) -> Census {
+    main.zone.as_ref().map_or_else(Census::default, |zone| census::sum(zone.cells()))
+}
+
 /// Where everybody counts.
 #[derive(Default)]
 pub struct Main {
@@ -99,7 +108,7 @@ fn page(c: &Census) -> String {
 }
 
 fn count(r: &Request) -> Census {
-    r.main::<StubStatus>().zone.as_ref().map_or_else(Census::default, |z| census::sum(z.cells()))
+    sum(r.main::<StubStatus>())
 }
 
 fn number(r: &Request, which: fn(&Census) -> u64, out: &mut Vec<u8>) -> bool {

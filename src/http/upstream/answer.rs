@@ -23,18 +23,16 @@ pub struct Steering {
 pub fn fill<T: Talk>(r: &mut Request, talk: &T, bytes: &[u8], rules: &Rules) -> Steering {
     let head = talk.head();
     let upgrades = head.status == 101;
-    r.reply.reset_but_fields();
+    r.reply.restart();
     r.reply.status = head.status;
     r.reply.reason = reason(head, bytes);
     r.reply.length = head.content_length();
-    r.reply.keeps_server = rules.passes("Server");
-    r.reply.keeps_date = rules.passes("Date");
+    r.reply.keeps_server |= rules.passes("Server");
+    r.reply.keeps_date |= rules.passes("Date");
     r.reply.is_judged = true;
     r.reply.allow_ranges = rules.force_ranges;
     let steering = steer(r, head, bytes, rules);
-    let mut fields = Fields::over(bytes.to_vec());
-    // What handlers have set before comes first.
-    r.reply.fields.iter().for_each(|field| fields.push_named(field.name, field.value));
+    let mut fields = over(bytes, &r.reply.fields);
     for field in &head.fields {
         pass_on(r, talk, *field, bytes, rules, &mut fields);
     }
@@ -43,6 +41,14 @@ pub fn fill<T: Talk>(r: &mut Request, talk: &T, bytes: &[u8], rules: &Rules) -> 
     }
     r.reply.fields = fields;
     steering
+}
+
+/// A list over the head's bytes that begins with the fields that the reply has already: Lua may
+/// have added some before the upstream was asked.
+fn over(bytes: &[u8], before: &Fields) -> Fields {
+    let mut fields = Fields::over(bytes.to_vec());
+    before.iter().for_each(|f| fields.push_as(f));
+    fields
 }
 
 /// The reason phrase if it is not the usual one.
@@ -220,10 +226,9 @@ pub fn elsewhere(r: &Request, head: &ReplyHead, bytes: &[u8], rules: &Rules) -> 
 
 /// Keeps what goes with the request when it is sent elsewhere.
 pub fn keep_for_elsewhere<T: Talk>(r: &mut Request, talk: &T, bytes: &[u8], rules: &Rules) {
-    r.reply.reset_but_fields();
+    r.reply.restart();
     steer(r, talk.head(), bytes, rules);
-    let mut fields = Fields::over(bytes.to_vec());
-    r.reply.fields.iter().for_each(|field| fields.push_named(field.name, field.value));
+    let mut fields = over(bytes, &r.reply.fields);
     for field in &talk.head().fields {
         let goes_on = matches!(
             field.id,

@@ -41,6 +41,8 @@ pub struct Choice {
     pub timeouts: [Option<Duration>; 3],
     /// The connection is kept.
     pub keep: Option<Keep>,
+    /// The request is written anew: what it is made of has changed.
+    pub rewrite: bool,
     /// How the last try failed.
     pub last: Option<Failed>,
     /// How many tries there may be; 0 is no limit.
@@ -55,6 +57,8 @@ pub struct Next {
     pub turn: Option<Turn>,
     pub pool: Option<Rc<Pool>>,
     pub host: Option<Rc<str>>,
+    /// The request is to be written anew.
+    pub rewrite: bool,
 }
 
 /// Whose code chooses for an upstream, and the pools that its connections wait in.
@@ -98,12 +102,12 @@ impl Chosen {
             Some(keep) => self.pool(keep),
             None => upstream.pool.clone(),
         };
-        let host = choice.host.take();
+        let (host, rewrite) = (choice.host.take(), choice.rewrite);
         let turn = match choice.address.take() {
             Some(address) => Some(Turn::chosen(peer_at(address))),
             None => upstream.pick(ask),
         };
-        Ok(Next { turn, pool, host })
+        Ok(Next { turn, pool, host, rewrite })
     }
 
     /// The pool with these rules; `None`: there are too many.
@@ -124,10 +128,10 @@ impl Chosen {
     }
 }
 
-/// A peer at an address that code named.
+/// A peer at an address that code named. Its failures are counted by nobody: code saw them.
 fn peer_at(address: Address) -> Rc<Peer> {
     let name: Rc<str> = address.to_string().into();
-    Rc::new(Peer::new(address, name, Options::default()))
+    Rc::new(Peer::new(address, name, Options { max_fails: 0, ..Options::default() }))
 }
 
 /// Whose directives may stand in `upstream {}`, beside the block's own; on the reading's shelf.

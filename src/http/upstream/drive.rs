@@ -90,6 +90,7 @@ struct Trip {
     ask: Ask,
     began: Instant,
     written: Written,
+    facts: BodyFacts,
     source: Source,
     attempt: Rc<Attempt>,
     /// Some of the request went out on this try.
@@ -152,6 +153,7 @@ impl Trip {
             ask,
             began: event::now(),
             written,
+            facts,
             source,
             attempt,
             sent: false,
@@ -175,6 +177,9 @@ impl Trip {
                     secure.name = host;
                 }
                 self.pool = next.pool;
+                if next.rewrite {
+                    self.written = talk.request(r, self.facts).map_err(Broken::Over)?;
+                }
                 next.turn
             }
         };
@@ -416,7 +421,7 @@ impl Trip {
         let code = head.status;
         let pages = &r.place.location.core.error_pages;
         if code >= 300 && rules.intercept_errors && pages.iter().any(|p| p.status == code) {
-            r.reply.reset_but_fields();
+            r.reply.restart();
             for field in head.all(HeaderId::WwwAuthenticate).filter(|_| code == 401) {
                 r.reply.fields.push(HeaderId::WwwAuthenticate, field.value.of(bytes));
             }

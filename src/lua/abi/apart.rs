@@ -15,6 +15,7 @@ use crate::lua::vm::{Back, Stack, Turn, Vm};
 use crate::sys::time;
 use mlua_sys::*;
 use std::ffi::c_int;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tollbar_shm::Dict;
@@ -27,6 +28,7 @@ pub struct Kit {
     /// `lua_shared_dict`, by its number.
     pub dicts: Vec<(String, Arc<OnceLock<Arc<Dict>>>)>,
     pub regex_cache_entries: u32,
+    pub regex_match_limit: u32,
     memory_limit: Option<usize>,
     vms_max: usize,
     vms: Mutex<Vms>,
@@ -39,6 +41,15 @@ pub struct Kit {
 struct Vms {
     idle: Vec<Apart>,
     seats_taken: usize,
+}
+
+/// A folder's name as nginx keeps it: with a slash at its end.
+fn folder(path: &Path) -> Vec<u8> {
+    let mut name = path.as_os_str().as_encoded_bytes().to_vec();
+    if !name.is_empty() && name.last() != Some(&b'/') {
+        name.push(b'/');
+    }
+    name
 }
 
 /// A VM that goes from thread to thread.
@@ -60,9 +71,10 @@ impl Kit {
         Arc::new(Kit {
             path: bytes(&main.path),
             cpath: bytes(&main.cpath),
-            prefix: main.prefix.to_string_lossy().into_owned().into(),
+            prefix: folder(&main.prefix),
             dicts: main.dicts.iter().map(|zone| (zone.name.clone(), zone.handle())).collect(),
             regex_cache_entries: main.regex_cache_entries(),
+            regex_match_limit: main.regex_match_limit(),
             memory_limit: main.memory_limit(),
             vms_max: main.thread_vms(),
             vms: Mutex::default(),

@@ -115,9 +115,12 @@ export! {
         })
     }
 
-    /// A request is written once and serves all tries.
+    /// The request was written before code ran, or for the try before; it is written once more.
     fn ngx_http_lua_ffi_balancer_recreate_request(_r: R, message: Message) -> c_int {
-        choice(message, |_| Err(c"recreating the request is not supported"))
+        choice(message, |choice| {
+            choice.rewrite = true;
+            Ok(())
+        })
     }
 
     fn ngx_http_lua_ffi_balancer_set_upstream_tls(_r: R, on: c_int, message: Message) -> c_int {

@@ -50,7 +50,7 @@ export! {
     fn ngx_http_lua_ffi_get_ctx_ref(_r: R, in_tls: *mut c_int, tls: *mut c_int) -> c_int {
         put(in_tls, 0);
         put(tls, -1);
-        if vm::current_phase() == phase::TIMER {
+        if vm::current_phase() & phase::ALONE != 0 {
             return Crew::current().and_then(|crew| crew.context.get()).unwrap_or(-1);
         }
         if let Some(handshake) = Crew::handshake() {
@@ -68,7 +68,7 @@ export! {
 
     fn ngx_http_lua_ffi_set_ctx_ref(_r: R, reference: c_int) -> c_int {
         if let Some(crew) = Crew::current()
-            && vm::current_phase() == phase::TIMER
+            && vm::current_phase() & phase::ALONE != 0
         {
             crew.context.set(Some(reference));
             return OK;

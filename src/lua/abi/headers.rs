@@ -4,7 +4,7 @@ use super::{DECLINED, ERROR, Message, OK, R, Str, answer, bytes, export, give, p
 use crate::http::{Fields, Request};
 use crate::log;
 use crate::lua::conf::Lua;
-use crate::lua::phase::{BEFORE_REPLY, HEADER_FILTER, WITH_REQUEST};
+use crate::lua::phase::WITH_REQUEST;
 use crate::lua::run::Progress;
 use crate::proto::header::HeaderId;
 use crate::sys::time::Calendar;
@@ -105,7 +105,7 @@ export! {
         let is_nil = c_int::from(value.is_null() && values.is_null());
         let values = given(is_nil, (value, value_len), (values, values_len));
         put(message, c"no memory".as_ptr());
-        answer(BEFORE_REPLY | HEADER_FILTER, |r| {
+        answer(WITH_REQUEST, |r| {
             set_request_field(r, &escaped_name(key), &values, replaces != 0)
         })
     }

@@ -12,12 +12,14 @@ mod apart;
 mod balancer;
 mod control;
 mod copy;
+pub mod counts;
 mod certificate;
 mod client_hello;
 mod dict;
 mod handle;
 mod hash;
 mod headers;
+mod nginx;
 mod output;
 mod param;
 mod pipe;
@@ -88,7 +90,7 @@ fn with_main<T>(f: impl FnOnce(&Main) -> T) -> Option<T> {
 }
 
 /// The configuration in which code runs.
-fn http() -> Option<Rc<HttpConf>> {
+pub fn http() -> Option<Rc<HttpConf>> {
     HOUSE.with_borrow(Clone::clone)
 }
 
@@ -111,6 +113,7 @@ pub fn open(http: &Rc<HttpConf>, main: &Main) -> Result<(), Vec<u8>> {
 /// Makes the configuration's VM the one in which code of this process runs.
 pub fn enter(http: &Rc<HttpConf>, main: &Main) {
     HOUSE.set(Some(http.clone()));
+    log::capture(main.captured_bytes());
     // The one before may have VMs, and closing them runs code of their users.
     drop(KIT.replace(Some(Kit::of(main))));
     main.vm.get().expect("the master has opened it").enter();

@@ -1,6 +1,6 @@
 //! `ngx.process` and `ngx.errlog`, as lua-resty-core calls them.
 
-use super::{ERROR, Message, OK, R, bytes, export, put_message, with_main};
+use super::{DONE, ERROR, Message, OK, R, bytes, export, give, put, put_message, with_main};
 use crate::event::{self, Role};
 use crate::log::{self, Level};
 use crate::lua::phase;
@@ -15,6 +15,8 @@ const MASTER: c_int = 1;
 const WORKER: c_int = 3;
 const HELPER: c_int = 4;
 const PRIVILEGED: c_int = 99;
+
+const NOT_CAPTURED: &[u8] = b"directive \"lua_capture_error_log\" is not set";
 
 export! {
     /// The connections are those that `worker_connections` allows.
@@ -49,18 +51,40 @@ export! {
     }
 
     fn ngx_http_lua_ffi_errlog_set_filter_level(
-        _level: c_int, message: *mut u8, len: *mut usize,
+        number: c_int, message: *mut u8, len: *mut usize,
     ) -> c_int {
-        put_message(b"directive \"lua_capture_error_log\" is not set", message, len);
-        ERROR
+        let level = level_of(number).filter(|_| number > 0);
+        if number != 0 && level.is_none() {
+            put_message(format!("bad log level: {number}").as_bytes(), message, len);
+            return ERROR;
+        }
+        if !log::capture_up_to(level) {
+            put_message(NOT_CAPTURED, message, len);
+            return ERROR;
+        }
+        OK
     }
 
+    /// How long the oldest line is that was not read yet.
     fn ngx_http_lua_ffi_errlog_get_msg(
-        _log: *mut *const u8, _level: *mut c_int, message: *mut u8, len: *mut usize,
-        _time: *mut f64,
+        line: *mut *const u8, level: *mut c_int, message: *mut u8, len: *mut usize,
+        seconds: *mut f64,
     ) -> c_int {
-        put_message(b"directive \"lua_capture_error_log\" is not set", message, len);
-        ERROR
+        match log::next_captured() {
+            None => {
+                put_message(NOT_CAPTURED, message, len);
+                ERROR
+            }
+            Some(None) => DONE,
+            Some(Some(captured)) => {
+                let number = Level::ALL.iter().position(|level| *level == captured.level);
+                put(level, number.map_or(0, |n| n as c_int + 1));
+                put(seconds, captured.unix_ms as f64 / 1000.0);
+                let (data, len) = give(captured.line.into());
+                put(line, data.cast_const());
+                len as c_int
+            }
+        }
     }
 
     /// The most talkative level that somebody writes down.

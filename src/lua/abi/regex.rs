@@ -35,6 +35,8 @@ pub struct Regex {
     found: *mut pcre2_match_data_8,
     replace: *mut Replacement,
     pattern: *const c_char,
+    /// `lua_regex_match_limit`, behind what lua-resty-core knows of; null without one.
+    limits: *mut pcre2_match_context_8,
 }
 
 /// A replacement, as lua-resty-core declares it: without `parts` it is `text`.
@@ -226,6 +228,7 @@ impl Regex {
                 found: pcre2_match_data_create_from_pattern_8(code, ptr::null_mut()),
                 replace: ptr::null_mut(),
                 pattern: ptr::null(),
+                limits: limits(super::kit().map_or(0, |kit| kit.regex_match_limit)),
             }))
         }
     }
@@ -240,8 +243,7 @@ impl Regex {
         // SAFETY: subject and code live through the call; there are as many pairs of offsets as
         // groups and one more, in the match data as in `captures`.
         unsafe {
-            let context = ptr::null_mut();
-            let count = pcre2_match_8(self.code, text, len, at, 0, self.found, context);
+            let count = pcre2_match_8(self.code, text, len, at, 0, self.found, self.limits);
             if count > 0 {
                 let offsets = pcre2_get_ovector_pointer_8(self.found);
                 for n in 0..2 * (self.ncaptures as usize + 1) {
@@ -278,6 +280,7 @@ impl Drop for Regex {
         unsafe {
             drop(Box::from_raw(ptr::slice_from_raw_parts_mut(self.captures, len)));
             pcre2_match_data_free_8(self.found);
+            pcre2_match_context_free_8(self.limits);
             pcre2_code_free_8(self.code);
         }
     }
@@ -301,6 +304,21 @@ impl Engine {
             }
         }
         out
+    }
+}
+
+/// What a match may cost; null for as much as PCRE allows by itself.
+fn limits(matches: u32) -> *mut pcre2_match_context_8 {
+    if matches == 0 {
+        return ptr::null_mut();
+    }
+    // SAFETY: a fresh context, or null where there is no memory.
+    unsafe {
+        let context = pcre2_match_context_create_8(ptr::null_mut());
+        if !context.is_null() {
+            pcre2_set_match_limit_8(context, matches);
+        }
+        context
     }
 }
 

@@ -10,9 +10,7 @@ use crate::http::pipe::KEPT_MAX;
 use crate::http::request_body::{KeepRules, Keeper, RequestBody};
 use crate::io::{Chunk, OpenFile, Slice};
 use crate::log::{self, Level};
-use crate::lua::phase::{
-    self, BEFORE_REPLY, LOG, MAY_WAIT, REWRITE, SERVER_REWRITE, SET, WITH_REQUEST,
-};
+use crate::lua::phase::{self, MAY_WAIT, REWRITE, SERVER_REWRITE, SET, WITH_REQUEST};
 use crate::lua::run::{self, Progress};
 use crate::lua::vm::{self, Stack, Value};
 use crate::lua::voice;
@@ -70,7 +68,7 @@ export! {
         let bit = (method as u32).trailing_zeros();
         let name = bit.checked_sub(FIRST_METHOD).and_then(|at| METHODS.get(at as usize));
         let Some(name) = name.filter(|_| method.count_ones() == 1) else { return DECLINED };
-        answer(BEFORE_REPLY, |r| {
+        answer(WITH_REQUEST, |r| {
             r.set_method(name);
             OK
         })
@@ -123,11 +121,11 @@ export! {
 
 functions! {
     get_body_data => |stack| {
-        let body = in_phase(MAY_WAIT | LOG, |r| r.body.in_memory())?;
+        let body = in_phase(WITH_REQUEST, |r| r.body.in_memory())?;
         push_some(stack, body.filter(|body| !body.is_empty()))
     };
     get_body_file => |stack| {
-        let path = in_phase(MAY_WAIT | LOG, |r| {
+        let path = in_phase(WITH_REQUEST, |r| {
             let path = r.body.file().and_then(|file| file.temporary_path());
             path.map(|path| path.to_string_lossy().into_owned().into_bytes())
         })?;
@@ -182,7 +180,7 @@ functions! {
     set_uri => set_uri;
     set_uri_args => |stack| {
         let args = need_text(stack, 1)?;
-        in_phase(BEFORE_REPLY, |r| r.place.args = args).map(|()| 0)
+        in_phase(WITH_REQUEST, |r| r.place.args = args).map(|()| 0)
     };
     http_version => |stack| {
         let version = in_phase(WITH_REQUEST, |r| r.head.text(r.head.request_line).to_vec())?;

@@ -33,7 +33,7 @@ export! {
 }
 
 /// The number is that of lua-nginx-module's escape types.
-fn escape(kind: c_int) -> Escape {
+pub fn escape(kind: c_int) -> Escape {
     match kind {
         0 => Escape::LuaUri,
         1 => Escape::LuaArgs,

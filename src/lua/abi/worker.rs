@@ -8,8 +8,9 @@ use std::ffi::{c_char, c_int};
 const PIDS_MAX: usize = 1024;
 
 export! {
+    /// Only workers have numbers, from 0.
     fn ngx_http_lua_ffi_worker_id() -> c_int {
-        event::seat() as c_int
+        if event::role().serves() { event::seat() as c_int } else { -1 }
     }
 
     fn ngx_http_lua_ffi_worker_pid() -> c_int {

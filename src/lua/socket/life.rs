@@ -1,9 +1,11 @@
 //! To whom a socket belongs: a request, or what runs without one.
 
 use super::settings::Settings;
-use crate::http::Location;
+use crate::http::Confs;
 use crate::http::Request;
+use crate::http::core::Core;
 use crate::log;
+use crate::lua::abi;
 use crate::lua::conf::Lua;
 use crate::lua::vm;
 use crate::upstream::resolver::{self, Resolver};
@@ -57,14 +59,14 @@ impl Default for Around {
 impl Around {
     /// What is true where `r` is.
     pub fn of(r: &Request) -> Around {
-        Around::at(&r.place.location)
+        Around::at(&r.place.location.confs)
     }
 
-    /// What is true at `location`.
-    pub fn at(location: &Location) -> Around {
-        let core = &location.core;
+    /// What is true in a block.
+    pub fn at(confs: &Confs) -> Around {
+        let core = confs.loc::<Core>();
         Around {
-            settings: location.confs.loc::<Lua>().socket.clone(),
+            settings: confs.loc::<Lua>().socket.clone(),
             resolver: core.resolver.clone(),
             resolver_timeout: core.resolver_timeout,
             nodelay: core.tcp_nodelay,
@@ -75,7 +77,9 @@ impl Around {
     pub fn current() -> Around {
         vm::with_request(|r| Around::of(r)).unwrap_or_else(|| {
             let around = APART.with_borrow(|life| life.as_ref().map(|life| life.around.clone()));
-            around.unwrap_or_default()
+            // A worker's start is nowhere else than in `http {}`.
+            let start = || abi::http().map(|http| Around::at(&http.http));
+            around.or_else(start).unwrap_or_default()
         })
     }
 }
