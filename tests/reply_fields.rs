@@ -35,12 +35,19 @@ lua_test!(
     names_and_numbers_of_fields,
     r#"server {
         location /unsafe { content_by_lua_block { ngx.header["header: value\rfoo"] = "xx" ngx.header.plain = "a\nb" ngx.print("x") } }
+        location /seen { content_by_lua_block { ngx.print("abc") }
+            header_filter_by_lua_block { local h = ngx.resp.get_headers()
+                ngx.header["X-Seen"] = table.concat({ h.content_length, h.connection, tostring(h.transfer_encoding), ngx.header.content_length }, " ") } }
+        location /flushed { content_by_lua_block { ngx.print("a") ngx.flush() ngx.print("b") }
+            header_filter_by_lua_block { local h = ngx.resp.get_headers() ngx.header["X-Seen"] = tostring(h.content_length) .. " " .. h["Transfer-Encoding"] } }
         location /count { content_by_lua_block { for i = 1, 5 do ngx.header["Foo" .. i] = i end
             local few, why = ngx.resp.get_headers(3) local n = 0 for _ in pairs(few) do n = n + 1 end
-            ngx.print(n, " ", why, " ", ngx.resp.get_headers(0).foo5, " ", ngx.resp.get_headers(0, true)["Foo5"]) } }
+            ngx.print(ngx.header.content_length, " ", n, " ", why, " ", ngx.resp.get_headers(0).foo5, " ", ngx.resp.get_headers(0, true)["Foo5"]) } }
     }"#,
     "
     GET /unsafe -> 200 x | header%3A%20value%0Dfoo: xx | plain: a%0Ab
-    GET /count  -> 200 3 truncated 5 5
+    GET /seen   -> 200 abc | X-Seen: 3 close nil 3
+    GET /flushed -> 200 ab | X-Seen: nil chunked
+    GET /count  -> 200 nil 3 truncated 5 5
     "
 );

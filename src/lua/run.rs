@@ -514,6 +514,18 @@ pub fn may_send(r: &Request) -> bool {
     may_begin(r) || is_old && !r.reply.head_sent && !r.conf::<Lua>().http10_buffering
 }
 
+/// Whether the reply's head is past changing. Its filter comes last, whatever was said before.
+pub fn is_head_made(r: &mut Request) -> bool {
+    let is_fixed = r.slots.of::<Progress>().has_said && vm::current_phase() != phase::HEADER_FILTER;
+    is_fixed || r.reply.head_sent
+}
+
+/// The length of the reply's body: what was said of it, or what is known where it is filtered.
+pub fn length_of(r: &Request) -> Option<u64> {
+    let is_made = vm::current_phase() == phase::HEADER_FILTER;
+    r.reply.length.or_else(|| r.reply.body.len().filter(|_| is_made))
+}
+
 /// The reply's fields, name and value in turn, those with a place of their own first.
 pub fn fields_of(r: &Request) -> Vec<Value> {
     let mut out = Vec::new();
@@ -525,7 +537,7 @@ pub fn fields_of(r: &Request) -> Vec<Value> {
     if r.reply.push_content_type(&mut media) {
         add(b"Content-Type", &media);
     }
-    if let Some(length) = r.reply.length {
+    if let Some(length) = length_of(r) {
         add(b"Content-Length", length.to_string().as_bytes());
     }
     if let Some(time) = r.reply.last_modified {

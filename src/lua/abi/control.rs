@@ -7,7 +7,7 @@ use crate::log::{self, Level};
 use crate::lua::crew::Crew;
 use crate::lua::handshake::Context;
 use crate::lua::phase::{self, BALANCER, HEADER_FILTER, MAY_WAIT, WITH_REQUEST, YIELDABLE};
-use crate::lua::run::{Lines, Progress};
+use crate::lua::run::{self, Lines, Progress};
 use crate::lua::vm::{self, Stack, Value};
 use crate::lua::voice;
 use std::ffi::c_int;
@@ -89,7 +89,7 @@ export! {
 
     fn ngx_http_lua_ffi_set_resp_status(_r: R, status: c_int) -> c_int {
         answer(WITH_REQUEST, |r| {
-            if r.slots.of::<Progress>().has_said || r.reply.head_sent {
+            if run::is_head_made(r) {
                 log::error!(&*r, "attempt to set ngx.status after sending out response headers");
                 return super::DECLINED;
             }
@@ -131,8 +131,7 @@ export! {
 
 /// Behind a head that was made another status is too late; some end the connection all the same.
 fn possible_status(r: &mut Request, status: c_int) -> c_int {
-    let is_late = r.slots.of::<Progress>().has_said || r.reply.head_sent;
-    if !is_late || status < 300 || matches!(status, 408 | 444 | 499) {
+    if !run::is_head_made(r) || status < 300 || matches!(status, 408 | 444 | 499) {
         return status;
     }
     let sent = if r.reply.status == 0 { 200 } else { r.reply.status };

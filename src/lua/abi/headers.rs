@@ -5,7 +5,7 @@ use crate::http::{Fields, Request};
 use crate::log;
 use crate::lua::conf::Lua;
 use crate::lua::phase::WITH_REQUEST;
-use crate::lua::run::Progress;
+use crate::lua::run;
 use crate::proto::header::HeaderId;
 use crate::sys::time::Calendar;
 use std::ffi::c_int;
@@ -29,7 +29,7 @@ export! {
         let values = given(is_nil, (value, value_len), (values, values_len));
         put(message, c"no memory".as_ptr());
         answer(WITH_REQUEST, |r| {
-            if r.slots.of::<Progress>().has_said || r.reply.head_sent {
+            if run::is_head_made(r) {
                 let key = log::Raw(key);
                 log::error!(
                     &*r,
@@ -186,7 +186,7 @@ fn reply_values(r: &Request, name: &[u8]) -> Vec<Vec<u8>> {
             let mut media = Vec::new();
             one(reply.push_content_type(&mut media).then_some(media))
         }
-        b"content-length" => one(reply.length.map(|length| length.to_string().into_bytes())),
+        b"content-length" => one(run::length_of(r).map(|len| len.to_string().into_bytes())),
         b"last-modified" => {
             one(reply.last_modified.map(|at| Calendar::utc(at).http_date().as_bytes().to_vec()))
         }

@@ -10,10 +10,13 @@ use crate::http::pipe::KEPT_MAX;
 use crate::http::request_body::{KeepRules, Keeper, RequestBody};
 use crate::io::{Chunk, OpenFile, Slice};
 use crate::log::{self, Level};
-use crate::lua::phase::{self, MAY_WAIT, REWRITE, SERVER_REWRITE, SET, WITH_REQUEST};
+use crate::lua::phase::{
+    self, BODY_FILTER, HEADER_FILTER, LOG, MAY_WAIT, REWRITE, SERVER_REWRITE, SET, WITH_REQUEST,
+};
 use crate::lua::run::{self, Progress};
 use crate::lua::vm::{self, Stack, Value};
 use crate::lua::voice;
+use crate::proto::h1::Version;
 use crate::proto::header::HeaderId;
 use crate::sys::file::{Keep, TempFile};
 use std::ffi::c_int;
@@ -208,7 +211,11 @@ functions! {
     // The reply's fields, name and value in turn, and whether there are more.
     reply_fields => |stack| {
         let max = limit(stack.number(1).map_or(-1, |n| n as c_int));
-        let mut fields = in_phase(WITH_REQUEST, |r| run::fields_of(r))?;
+        let mut fields = in_phase(WITH_REQUEST, |r| {
+            let mut fields = run::fields_of(r);
+            fields.extend(connection_fields(r));
+            fields
+        })?;
         let count = fields.len() / 2;
         if count > max {
             fields.truncate(2 * max);
@@ -230,6 +237,19 @@ fn push_some(stack: &mut Stack, text: Option<Vec<u8>>) -> Result<c_int, Vec<u8>>
 }
 
 /// What the client sends must have been read before, or its rest would be the next request.
+/// What the head will say of the connection, as far as it is settled.
+fn connection_fields(r: &Request) -> Vec<Value> {
+    if r.head.version >= Version::Http2 || r.is_subrequest {
+        return Vec::new();
+    }
+    let is_made = vm::current_phase() & (HEADER_FILTER | BODY_FILTER | LOG) != 0;
+    let is_chunked = is_made && r.head.version == Version::Http11 && run::length_of(r).is_none();
+    let connection = if r.keep_alive { "keep-alive" } else { "close" };
+    let chunked = is_chunked.then_some(["Transfer-Encoding", "chunked"]);
+    let pairs = chunked.into_iter().chain([["Connection", connection]]);
+    pairs.flatten().map(|text| Value::Text(text.into())).collect()
+}
+
 /// A body that code is writing.
 #[derive(Default)]
 struct Writing(Option<Keeper>);
