@@ -85,7 +85,10 @@ nginx_test!(
 
 nginx_test!(proxy_locations_redirect_to_their_slash, "
     server { location /dir/ { proxy_pass http://{BACKEND}; }
-             location = /other { return 200 exact; } location /other/ { proxy_pass http://{BACKEND}; } }", "
+             location = /other { return 200 exact; } location /other/ { proxy_pass http://{BACKEND}; }
+             location = /just/ { proxy_pass http://{BACKEND}; } }", "
+    GET /just      -> 301 * | Location: http://localhost:{PORT}/just/
+    GET /just/x    -> 404
     GET /dir       -> 301 * | Location: http://localhost:{PORT}/dir/
     GET /dir?a=b   -> 301 * | Location: http://localhost:{PORT}/dir/?a=b
     GET /other     -> 200 exact

@@ -140,3 +140,28 @@ lua_test!(
         t.error_log().expect_times("temporarily disabled", 0);
     }
 );
+
+// A try for which code found nobody leaves a mark behind those before it, and the log says what
+// nginx was about.
+lua_test!(
+    tries_without_a_peer_are_marked,
+    r#"upstream u { server 0.0.0.1; balancer_by_lua_block {
+            local b = require "ngx.balancer"
+            ngx.ctx.n = (ngx.ctx.n or 0) + 1
+            if ngx.ctx.n > tonumber(ngx.var.arg_tries) then ngx.log(ngx.WARN, "nobody left") ngx.exit(503) end
+            b.set_more_tries(1) b.set_current_peer("127.0.0.1", ngx.var.arg_dead) } }
+    server { location / { proxy_pass http://u; log_by_lua_block { ngx.log(ngx.WARN, "done") }
+        header_filter_by_lua_block { ngx.header["X-Status"] = "<" .. ngx.var.upstream_status .. ">" ngx.header["X-Addr"] = "<" .. ngx.var.upstream_addr .. ">" } } }"#,
+    |t| {
+        let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        t.check(&format!(
+            "
+        GET /?tries=2&dead={dead} -> 503 | X-Status: <502, 502 : > | X-Addr: <127.0.0.1:{dead}, 127.0.0.1:{dead} : >
+        GET /?tries=0&dead={dead} -> 503 | X-Status: <-> | X-Addr: <*>
+    "
+        ));
+        let log = t.error_log();
+        log.expect("nobody left while connecting to upstream, client: ");
+        log.expect("done while logging request, client: ");
+    }
+);

@@ -171,3 +171,31 @@ lua_test!(
         ngx.sleep(0.05) ngx.print(ngx.shared.d:get("said")) } } }"#,
     "GET / -> 200 1 1 1 1 0 1 0"
 );
+
+// In the log a table says itself what it is, if it can and somebody wants the line.
+lua_test!(
+    tables_speak_in_the_log,
+    r#"server {
+        location / { content_by_lua_block {
+            local function speaking(f) return setmetatable({}, { __tostring = f }) end
+            ngx.log(ngx.WARN, "it is ", speaking(function() return "a table" end), nil, true, 1.5, ngx.null)
+            print("printed ", speaking(function() return "too" end))
+            local asked = false
+            ngx.log(ngx.DEBUG, speaking(function() asked = true return "" end))
+            ngx.say(asked)
+            ngx.say(pcall(ngx.log, ngx.WARN, "x", {}))
+            ngx.say(pcall(ngx.log, ngx.WARN, speaking(function() error("mute", 0) end)))
+            ngx.log(ngx.WARN, "no text: ", speaking(function() return {} end), ".") } }
+    }"#,
+    |t| {
+        t.check(
+            "GET / -> 200 false\\nfalsebad argument #2 to 'log' (expected table to have __tostring metamethod)\\nfalsemute*",
+        );
+        let log = t.error_log();
+        log.expect(
+            "[warn] *[lua] content_by_lua(nginx.conf:*):3: it is a tableniltrue1.5null, client",
+        );
+        log.expect("[notice] *[lua] content_by_lua(nginx.conf:*):4: printed too, client");
+        log.expect("no text: ., client");
+    }
+);

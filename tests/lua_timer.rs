@@ -32,7 +32,7 @@ lua_test!(
             ngx.sleep(0.02) ngx.print(ngx.shared.d:get("exit")) } }
         location /no { content_by_lua_block {
             ngx.say(pcall(ngx.timer.at, 1)) ngx.say(pcall(ngx.timer.at, "x", function() end))
-            ngx.say(pcall(ngx.timer.at, 1, print)) ngx.say(pcall(ngx.timer.every, 0, function() end)) } }
+            ngx.say(pcall(ngx.timer.at, 1, tostring)) ngx.say(pcall(ngx.timer.every, 0, function() end)) } }
     }"#,
     |t| {
         t.check(

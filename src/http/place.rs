@@ -133,6 +133,9 @@ pub enum Kind {
 #[derive(Default)]
 pub struct LocationTree {
     exact: HashMap<Vec<u8>, Rc<Location>>,
+    /// The exact ones that requests without the slash at their end are redirected to; by the name
+    /// without it.
+    slashed: HashMap<Vec<u8>, Rc<Location>>,
     /// Sorted by name; `longest_below` links a name to the longest other that is its prefix.
     prefixes: Vec<Prefix>,
     regexes: Vec<(Regex, Rc<Location>)>,
@@ -154,6 +157,11 @@ impl LocationTree {
             match (location.kind, regex) {
                 (_, Some(regex)) => tree.regexes.push((regex, location)),
                 (Kind::Exact, _) => {
+                    if let Some(bare) = name.strip_suffix(b"/")
+                        && location.pipeline.redirects_to_slash()
+                    {
+                        tree.slashed.insert(bare.to_vec(), location.clone());
+                    }
                     tree.exact.insert(name.to_vec(), location);
                 }
                 (Kind::Named, _) => {
@@ -189,13 +197,18 @@ impl LocationTree {
         None
     }
 
-    /// A prefix location whose name is `uri` and a `/` and that wants such requests redirected.
+    /// A prefix or exact location whose name is `uri` and a `/` and that wants such requests
+    /// redirected.
     fn redirecting(&self, uri: &[u8]) -> Option<&Rc<Location>> {
+        let wants = |location: &&Rc<Location>| location.pipeline.redirects_to_slash();
         let found = self
             .prefixes
             .binary_search_by(|p| p.name.iter().copied().cmp(uri.iter().copied().chain([b'/'])));
-        let location = &self.prefixes[found.ok()?].location;
-        location.pipeline.redirects_to_slash().then_some(location)
+        let prefix = found.ok().map(|at| &self.prefixes[at].location).filter(wants);
+        match self.slashed.is_empty() {
+            true => prefix,
+            false => prefix.or_else(|| self.slashed.get(uri)),
+        }
     }
 
     /// A named location.

@@ -38,7 +38,6 @@ local ngx = {
   HTTP_METHOD_NOT_IMPLEMENTED = 501, HTTP_BAD_GATEWAY = 502, HTTP_SERVICE_UNAVAILABLE = 503,
   HTTP_GATEWAY_TIMEOUT = 504, HTTP_VERSION_NOT_SUPPORTED = 505, HTTP_INSUFFICIENT_STORAGE = 507,
   null = c.null(),
-  log = c.log,
   arg = setmetatable({}, { __newindex = c.set_arg }),
   config = {
     subsystem = "http", debug = false, nginx_version = 1031005,
@@ -48,7 +47,29 @@ local ngx = {
   },
 }
 _G.ngx = ngx
-_G.print = c.print
+
+-- In the log a table says itself what it is; it is asked only if the line is written at all, which
+-- `write` says by not writing a line with tables in it.
+local function with_tables(name, write, skipped)
+  return function(...)
+    if not write(...) then return end
+    local words, n = { ... }, select("#", ...)
+    for i = 1, n do
+      if type(words[i]) == "table" then
+        local meta = debug.getmetatable(words[i])
+        local say = meta and rawget(meta, "__tostring")
+        if not say then
+          error("bad argument #" .. i - skipped .. " to '" .. name ..
+                "' (expected table to have __tostring metamethod)", 2)
+        end
+        local text = say(words[i])
+        words[i] = (type(text) == "string" or type(text) == "number") and text or ""
+      end
+    end
+    write(unpack(words, 1, n))
+  end
+end
+ngx.log, _G.print = with_tables("log", c.log, 1), with_tables("print", c.print, 0)
 
 -- The request that runs, as lua-resty-core asks for it.
 package.preload["thread.exdata"] = function()

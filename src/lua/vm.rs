@@ -570,13 +570,14 @@ impl Stack {
         }
     }
 
-    /// Who called the running C function: `file:line: function(): `.
+    /// Who called the function of `boot.lua` that called the running C function:
+    /// `file:line: function(): `.
     pub fn caller(&mut self) -> Vec<u8> {
         // SAFETY: `lua_getstack` fills the record that `lua_getinfo` completes; its strings live
         // as long as the function they describe, which is on the stack.
         unsafe {
             let mut about: lua_Debug = std::mem::zeroed();
-            if lua_getstack(self.0, 1, &mut about) == 0
+            if lua_getstack(self.0, 2, &mut about) == 0
                 || lua_getinfo(self.0, c"nSl".as_ptr(), &mut about) == 0
             {
                 return Vec::new();

@@ -60,7 +60,18 @@ impl log::Context for Voice {
 
 /// Writes to the log of the code that runs, whoever that is.
 pub fn write(level: Level, text: Arguments<'_>) {
-    if vm::with_request(|r| log::write_for(&*r, level, Area::Http, text)).is_some() {
+    // What nginx is about meanwhile stands behind the text.
+    let of_request = vm::with_request(|r| match vm::current_phase() {
+        phase::BALANCER => {
+            let text = format_args!("{text} while connecting to upstream");
+            log::write_for(&*r, level, Area::Http, text);
+        }
+        phase::LOG => {
+            log::write_for(&*r, level, Area::Http, format_args!("{text} while logging request"));
+        }
+        _ => log::write_for(&*r, level, Area::Http, text),
+    });
+    if of_request.is_some() {
         return;
     }
     match Crew::voice() {

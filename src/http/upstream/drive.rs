@@ -172,7 +172,10 @@ impl Trip {
             Some(chosen) => {
                 let Route { rules, upstream, secure, .. } = &mut self.route;
                 let next = chosen.next(r, upstream, rules, &mut self.ask);
-                let next = next.map_err(Broken::Over)?;
+                let next = next.map_err(|status| {
+                    r.slots.of::<Trail>().nobody();
+                    Broken::Over(status)
+                })?;
                 if let (Some(secure), Some(host)) = (secure, next.host) {
                     secure.name = host;
                 }

@@ -115,6 +115,13 @@ impl Trail {
         attempt
     }
 
+    /// Nobody was found for the last try: as in nginx only a mark is left of it, behind others.
+    pub fn nobody(&mut self) {
+        if let [.., Some(_), last] = &mut self.attempts[..] {
+            *last = None;
+        }
+    }
+
     /// From now on the log names this peer.
     pub fn note(&mut self, note: Note) {
         self.note = Some(note);

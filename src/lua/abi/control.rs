@@ -10,6 +10,7 @@ use crate::lua::phase::{self, BALANCER, HEADER_FILTER, MAY_WAIT, WITH_REQUEST, Y
 use crate::lua::run::{self, Lines, Progress};
 use crate::lua::vm::{self, Stack, Value};
 use crate::lua::voice;
+use mlua_sys::LUA_TTABLE;
 use std::ffi::c_int;
 
 export! {
@@ -210,6 +211,11 @@ fn write_log(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
 fn write_at(stack: &mut Stack, level: Level, first: c_int) -> Result<c_int, Vec<u8>> {
     if !log::reaches(level) {
         return Ok(0);
+    }
+    if (first..=stack.top()).any(|at| stack.kind(at) == LUA_TTABLE) {
+        // Lua asks them what they are, and comes again.
+        stack.push(&Value::Bool(true));
+        return Ok(1);
     }
     let mut line = b"[lua] ".to_vec();
     line.extend(stack.caller());
