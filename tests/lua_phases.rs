@@ -136,6 +136,8 @@ fn code_runs_when_a_worker_ends() {
     site.error_log().expect_times("begun in init_worker", 2);
     site.stop_by(Signal::SIGTERM);
     site.error_log().expect("ended in exit_worker 2");
+    // The privileged process runs no code unless it is asked to, at its end neither.
+    site.error_log().expect_times("ended in exit_worker", 2);
 }
 
 #[test]

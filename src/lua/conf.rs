@@ -181,8 +181,7 @@ impl HttpModule for Lua {
 
     fn start(http: &Rc<HttpConf>, role: Role) -> io::Result<()> {
         let main = http.mains.main::<Lua>();
-        let is_wanted = role.serves() || role == Role::Privileged && main.wants_privileged.get();
-        if !is_wanted || !main.is_used {
+        if !main.runs_in(role) || !main.is_used {
             return Ok(());
         }
         abi::enter(http, main);
@@ -195,9 +194,10 @@ impl HttpModule for Lua {
     }
 
     fn end(http: &HttpConf) {
-        if let Some(script) = &http.mains.main::<Lua>().exit
+        let main = http.mains.main::<Lua>();
+        if let Some(script) = &main.exit
             && vm::current().is_some()
-            && event::role() != Role::Helper
+            && main.runs_in(event::role())
             && let Err(message) = run::start(script, phase::EXIT_WORKER)
         {
             log::error!("exit_worker_by_lua error: {}", run::Lines(&message));
@@ -326,6 +326,11 @@ pub enum NoCode {
 }
 
 impl Main {
+    /// Whether processes of this kind run code.
+    fn runs_in(&self, role: Role) -> bool {
+        role.serves() || role == Role::Privileged && self.wants_privileged.get()
+    }
+
     /// `lua_regex_cache_max_entries`
     pub(super) fn regex_cache_entries(&self) -> u32 {
         self.regex_cache_entries.unwrap_or(REGEX_CACHE_ENTRIES) as u32
