@@ -128,7 +128,7 @@ lua_test!(
         let log = t.error_log();
         log.expect("lua entry thread aborted: runtime error: content_by_lua(nginx.conf:*):2: boom");
         log.expect("failed to load inlined Lua code: content_by_lua(nginx.conf:*):1: 'end' expected near '<eof>'");
-        log.expect("failed to load external Lua file: cannot open *no/such.lua: 2: No such file or directory");
+        log.expect("failed to load external Lua file \"*no/such.lua\": cannot open *no/such.lua: 2: No such file or directory");
         log.expect("attempt to set ngx.header.late after sending out response headers");
         log.expect("failed to run log_by_lua*: *API disabled in the context of log_by_lua*");
         log.expect("variable \"nope\" not found for writing");

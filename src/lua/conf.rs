@@ -427,7 +427,8 @@ impl Script {
         }
         let whole = prefix.join(String::from_utf8_lossy(&name).as_ref());
         let source = std::fs::read(&whole).map_err(|e| {
-            let says = format!("cannot open {}: {}", whole.display(), os_error(&e));
+            let path = whole.display();
+            let says = format!("\"{path}\": cannot open {path}: {}", os_error(&e));
             match e.kind() {
                 io::ErrorKind::NotFound => NoCode::Absent(says.into()),
                 _ => NoCode::Unreadable(says.into()),

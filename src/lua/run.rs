@@ -264,7 +264,7 @@ fn begin(script: &Script, r: &mut Request, phase: Phases) -> Result<Coroutine, V
         vm::release_context(context);
     }
     let code = script.code(Some(r)).map_err(|no| {
-        log::error!(r, "failed to load external Lua file: {}", log::Raw(no.says()));
+        log::error!(r, "failed to load external Lua file {}", log::Raw(no.says()));
         let is_absent = matches!(no, NoCode::Absent(_)) && phase == phase::CONTENT;
         Verdict::Finish(if is_absent { 404 } else { 500 })
     })?;
