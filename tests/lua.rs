@@ -175,6 +175,10 @@ lua_test!(
             for x in ngx.re.gmatch("a,b", "[a-z]") do ngx.print(x[0]) end
             m = ngx.re.match("ab", "(?<n>a)(?<m>x)?b", "i") ngx.say(m.n, m.m)
             local _, err = ngx.re.match("x", "(abc") ngx.say(err) } }
+        location /longest { content_by_lua_block {
+            local m = ngx.re.match("hello", "(he|hell)", "d") ngx.say(m[0], " ", m[1])
+            ngx.say((ngx.re.gsub("hello hell", "(he|hell)", "[$0$1]", "do"))) ngx.say(ngx.re.match("x", "(he|hell)", "d"), " ", ngx.re.find("a hello", "he|hell", "d"))
+            for x in ngx.re.gmatch("he hell", "he|hell", "d") do ngx.print(x[0], ";") end } }
         location /text { content_by_lua_block {
             ngx.say(ngx.md5("a")) ngx.say(ngx.encode_base64(ngx.sha1_bin("a"))) ngx.say(ngx.crc32_long("a"))
             ngx.say(ngx.escape_uri("a b/?"), ngx.unescape_uri("a%20b+c"), ngx.decode_base64("YQ"))
@@ -184,6 +188,7 @@ lua_test!(
     }"#,
     "
     GET /re   -> 200 1234 1\\na<1$>b<2$>\\naBc\\nabafalse\\npcre2_compile() failed: missing closing parenthesis in \"(abc\"
+    GET /longest -> 200 hell nil\\n[hell]o [hell]\\nnil 36\\nhe;hell;
     GET /text -> 200 0cc175b9c0f1b6a831c399e269772661\\nhvfkN/qlp/zhXR3cuerq6jd2Z7g=\\n3904355907\\na%20b%2F%3Fa b ca\\na=11\\nThu, 01 Jan 1970 00:00:00 GMT\\nThu, 01-Jan-70 00:00:00 GMT\\n10\\ntrue1019
 "
 );

@@ -8,6 +8,8 @@ use std::ptr;
 /// `ngx.re`'s flags.
 const DFA: c_int = 0x02;
 const JIT: c_int = 0x04;
+/// Room of the other algorithm, as OpenResty gives it.
+const DFA_WORKSPACE: usize = 100;
 const NO_UTF_CHECK: c_int = 0x10;
 
 /// Options of PCRE by their old numbers, and as they are now.
@@ -35,6 +37,8 @@ pub struct Regex {
     found: *mut pcre2_match_data_8,
     replace: *mut Replacement,
     pattern: *const c_char,
+    /// Groups for which `captures` has room, behind what lua-resty-core knows of; so is the next.
+    groups: usize,
     /// `lua_regex_match_limit`, behind what lua-resty-core knows of; null without one.
     limits: *mut pcre2_match_context_8,
 }
@@ -228,6 +232,7 @@ impl Regex {
                 found: pcre2_match_data_create_from_pattern_8(code, ptr::null_mut()),
                 replace: ptr::null_mut(),
                 pattern: ptr::null(),
+                groups: groups as usize,
                 limits: limits(super::kit().map_or(0, |kit| kit.regex_match_limit)),
             }))
         }
@@ -235,11 +240,13 @@ impl Regex {
 
     /// What PCRE answers: how many groups took part, or a negative number.
     fn exec(&mut self, flags: c_int, subject: &[u8], at: usize) -> c_int {
-        if at > subject.len() || flags & DFA != 0 {
-            // `-1` is no match. The other algorithm is not bound.
-            return if flags & DFA != 0 { PCRE2_ERROR_BADOPTION } else { PCRE2_ERROR_NOMATCH };
+        if at > subject.len() {
+            return PCRE2_ERROR_NOMATCH;
         }
         let (text, len) = (subject.as_ptr(), subject.len());
+        if flags & DFA != 0 {
+            return self.exec_longest(subject, at);
+        }
         // SAFETY: subject and code live through the call; there are as many pairs of offsets as
         // groups and one more, in the match data as in `captures`.
         unsafe {
@@ -253,6 +260,28 @@ impl Regex {
             }
             count
         }
+    }
+
+    /// The longest match, by the algorithm that knows no groups.
+    fn exec_longest(&mut self, subject: &[u8], at: usize) -> c_int {
+        self.ncaptures = 0;
+        let (text, len) = (subject.as_ptr(), subject.len());
+        let mut workspace = [0 as c_int; DFA_WORKSPACE];
+        // SAFETY: subject, code and workspace live through the call; there is room for one pair of
+        // offsets at least, in the match data as in `captures`.
+        unsafe {
+            let (space, room) = (workspace.as_mut_ptr(), workspace.len());
+            let (found, limits) = (self.found, self.limits);
+            let count = pcre2_dfa_match_8(self.code, text, len, at, 0, found, limits, space, room);
+            if count < 0 {
+                return count;
+            }
+            let offsets = pcre2_get_ovector_pointer_8(self.found);
+            for n in 0..2 {
+                self.captures.add(n).write(*offsets.add(n) as c_int);
+            }
+        }
+        1
     }
 
     fn drop_replacement(&mut self) {
@@ -275,7 +304,7 @@ impl Regex {
 impl Drop for Regex {
     fn drop(&mut self) {
         self.drop_replacement();
-        let len = (self.ncaptures as usize + 1) * 3;
+        let len = (self.groups + 1) * 3;
         // SAFETY: each was made by `compile` and is freed once.
         unsafe {
             drop(Box::from_raw(ptr::slice_from_raw_parts_mut(self.captures, len)));
