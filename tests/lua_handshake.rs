@@ -334,3 +334,33 @@ lua_test!(
      server { location / { return 200 plain; } }",
     "GET / -> 200 plain"
 );
+
+/// Recorded hellos, with the fingerprints that another implementation gives them.
+#[test]
+fn recorded_clients_have_the_fingerprints_that_others_give_them() {
+    let conf = r#"
+    server { listen 127.0.0.1:{PORT} ssl;
+        ssl_client_hello_by_lua_block {
+            local hello = require "tollbar.clienthello"
+            ngx.shared.d:set("last", hello.ja3_hash() .. " " .. hello.ja4())
+            ngx.exit(ngx.ERROR)
+        } }
+    server { listen 127.0.0.1:{PORT2};
+        location / { content_by_lua_block { ngx.print(ngx.shared.d:get("last")) } } }"#;
+    let Some(site) = site(conf) else { return };
+    let rows = include_str!("hellos.tsv").lines().filter(|line| !line.starts_with('#'));
+    let rows: Vec<Vec<&str>> = rows.map(|line| line.split('\t').collect()).collect();
+    assert!(rows.len() >= 20);
+    site.run(|t| {
+        for row in &rows {
+            let [name, ja3, ja4, hex] = row[..] else { panic!("four columns: {row:?}") };
+            let pairs = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+            let bytes: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+            let mut client = Client::connect(t.address("PORT"));
+            client.send(bytes);
+            client.read_to_end();
+            let seen = Client::connect(t.address("PORT2")).ask("GET /").text();
+            assert_eq!(seen, format!("{ja3} {ja4}"), "{name}");
+        }
+    });
+}
