@@ -70,6 +70,14 @@ pub fn address_text(end: &Socket) -> String {
     }
 }
 
+/// What the log says of a connection that has no request: whose it is, and where it came to.
+pub fn describe(peer: &str, address: &Address, line: &mut log::Line) {
+    line.push(b", client: ");
+    line.push(peer.as_bytes());
+    line.push(b", server: ");
+    line.push(address.listen.address().as_bytes());
+}
+
 impl Client {
     /// The client's address as text.
     pub fn peer_text(&self) -> Rc<str> {
@@ -107,9 +115,6 @@ impl log::Context for Client {
     }
 
     fn describe(&self, line: &mut log::Line) {
-        line.push(b", client: ");
-        line.push(self.peer_text().as_bytes());
-        line.push(b", server: ");
-        line.push(self.address.listen.address().as_bytes());
+        describe(&self.peer_text(), &self.address, line);
     }
 }

@@ -3,9 +3,9 @@
 //! The server is chosen by the name in the hello. Then its handlers run, in this order: those of
 //! the hello, and those of the certificate. What they set is true for this connection only.
 
-use super::LocalBoxFuture;
 use super::place::{Address, Server};
 use super::request::Slots;
+use super::{LocalBoxFuture, client};
 use crate::log;
 use crate::sys::socket::Address as Socket;
 use crate::tls::client_hello::ClientHello;
@@ -103,14 +103,6 @@ impl log::Context for Handshake {
     }
 
     fn describe(&self, line: &mut log::Line) {
-        describe(&self.peer, &self.address, line);
+        client::describe(&client::address_text(&self.peer), &self.address, line);
     }
-}
-
-/// What the log says of a connection before it is a client.
-pub(super) fn describe(peer: &Socket, address: &Address, line: &mut log::Line) {
-    line.push(b", client: ");
-    line.push(super::client::address_text(peer).as_bytes());
-    line.push(b", server: ");
-    line.push(address.listen.address().as_bytes());
 }

@@ -1,7 +1,6 @@
 //! The HTTP service of a worker: from an accepted socket to a served connection.
 
-use super::client::{Client, Peer};
-use super::handshake;
+use super::client::{self, Client, Peer};
 use super::http2::Http2;
 use super::life::Life;
 use super::listen::Bound;
@@ -237,18 +236,14 @@ impl log::Context for Facts {
     }
 
     fn describe(&self, line: &mut log::Line) {
-        handshake::describe(&self.peer, &self.address, line);
+        client::describe(&client::address_text(&self.peer), &self.address, line);
     }
 }
 
 impl Facts {
-    fn greeter(&self) -> Greeter {
-        Greeter {
-            peer: self.peer.clone(),
-            local: self.local.clone(),
-            address: self.address.clone(),
-            handshake: RefCell::default(),
-        }
+    fn greeter(&self) -> Greeter<'_> {
+        let handshake = RefCell::default();
+        Greeter { peer: &self.peer, local: &self.local, address: &self.address, handshake }
     }
 
     fn into_client(self, conn: Conn, plain_on_tls: bool) -> Client {

@@ -367,22 +367,22 @@ fn set<T: Clone>(slot: &mut T, value: &Option<T>) {
 }
 
 /// Chooses the server of one connection by the name in its hello, and lets modules take part.
-pub(super) struct Greeter {
-    pub peer: Socket,
-    pub local: Socket,
-    pub address: Rc<Address>,
+pub(super) struct Greeter<'c> {
+    pub peer: &'c Socket,
+    pub local: &'c Socket,
+    pub address: &'c Rc<Address>,
     /// The handshake, if modules took part in it.
     pub handshake: RefCell<Option<Rc<Handshake>>>,
 }
 
-impl Greeter {
+impl Greeter<'_> {
     /// What modules remember of the handshake.
     pub fn take_slots(self) -> Option<Box<Slots>> {
         self.handshake.take().map(|handshake| Box::new(handshake.slots.take()))
     }
 }
 
-impl ChooseServer for Greeter {
+impl ChooseServer for Greeter<'_> {
     fn choose<'a>(&'a self, hello: &'a ClientHello<'a>) -> Chosen<'a> {
         let name = hello.server_name.unwrap_or_default();
         let host = String::from_utf8_lossy(name).to_ascii_lowercase();
@@ -391,7 +391,7 @@ impl ChooseServer for Greeter {
         let Some(tls) = &server.tls else {
             return Chosen::Now(Choice::Refuse(Alert::InternalError));
         };
-        if !handshake::has_handlers(server, &self.address) {
+        if !handshake::has_handlers(server, self.address) {
             return Chosen::Now(Choice::Serve(tls.clone()));
         }
         let ends = (self.peer.clone(), self.local.clone());

@@ -3,6 +3,7 @@
 use super::crew::Crew;
 use super::phase::{self, Phases};
 use super::vm;
+use crate::http::client;
 use crate::http::handshake::Handshake;
 use crate::http::place::Address;
 use crate::log::{self, Area, Level};
@@ -35,7 +36,7 @@ impl Voice {
 
     /// That of code that takes part in a handshake.
     pub fn of_handshake(handshake: &Handshake, phase: Phases) -> Rc<Voice> {
-        let peer = crate::http::client::address_text(&handshake.peer).into();
+        let peer = client::address_text(&handshake.peer).into();
         let client = Some((peer, handshake.address.clone()));
         Rc::new(Voice { phase, client, log: log::Context::log(handshake) })
     }
@@ -49,11 +50,8 @@ impl log::Context for Voice {
     fn describe(&self, line: &mut log::Line) {
         line.push(b", context: ");
         line.push(phase::name(self.phase).as_bytes());
-        if let Some((client, address)) = &self.client {
-            line.push(b", client: ");
-            line.push(client.as_bytes());
-            line.push(b", server: ");
-            line.push(address.listen.address().as_bytes());
+        if let Some((peer, address)) = &self.client {
+            client::describe(peer, address, line);
         }
     }
 }
