@@ -110,7 +110,7 @@ pub enum VerifyClient {
 pub struct Server {
     /// `None` where `ssl_reject_handshake` stands without a certificate.
     config: Option<Arc<ServerConfig>>,
-    parts: Option<Arc<Parts>>,
+    parts: Option<Parts>,
     certificates: Arc<Certificates>,
     rejects: bool,
     verify_client: VerifyClient,
@@ -173,7 +173,7 @@ impl Server {
             false => {
                 let (config, parts, warnings) = config(spec, certificates)?;
                 server.config = Some(Arc::new(config));
-                server.parts = Some(Arc::new(parts));
+                server.parts = Some(parts);
                 Ok((server, warnings))
             }
         }
@@ -251,7 +251,7 @@ impl Server {
         }
         Ok(Self {
             config: Some(Arc::new(config)),
-            parts: Some(Arc::new(parts)),
+            parts: Some(parts),
             certificates,
             rejects: self.rejects,
             verify_client: self.verify_client,
