@@ -11,6 +11,7 @@ use crate::http::variable::{NotAssigned, Values};
 use crate::io::Chunk;
 use crate::log;
 use crate::proto::h1::Method;
+use std::ffi::c_int;
 
 /// What code asked for, as `boot.lua` passes it.
 pub struct Capture {
@@ -22,8 +23,8 @@ pub struct Capture {
     forwards: bool,
     scope: Scope,
     vars: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The reference of the table that becomes `ngx.ctx`.
-    context: Option<i32>,
+    /// The table that becomes `ngx.ctx`.
+    context: vm::Ctx,
     headers: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -53,8 +54,8 @@ impl Capture {
             },
             vars: pairs(next()),
             context: match next() {
-                Value::Number(reference) => Some(reference as i32),
-                _ => None,
+                Value::Number(reference) => vm::Ctx::of(reference as c_int),
+                _ => vm::Ctx::default(),
             },
             headers: pairs(next()),
         }
@@ -62,7 +63,6 @@ impl Capture {
 
     /// The subrequest, or what the call gives if there is none.
     pub fn subrequest(self, r: &mut Request) -> Result<Request, Vec<Value>> {
-        let context = Context(self.context);
         if r.depth >= DEPTH_MAX {
             log::error!(&*r, "subrequests cycle while processing \"{}\"", log::Raw(&self.uri));
             let empty = Value::List(Vec::new());
@@ -91,26 +91,9 @@ impl Capture {
             let is_first = !self.headers[..at].iter().any(|(known, _)| known == name);
             sub.put_field(name, std::slice::from_ref(value), is_first);
         }
-        sub.slots.of::<Progress>().context = context.take();
+        sub.slots.of::<Progress>().context = self.context;
         sub.slots.of::<Pageless>();
         Ok(sub)
-    }
-}
-
-/// A reference that is released unless it is taken.
-struct Context(Option<i32>);
-
-impl Context {
-    fn take(mut self) -> Option<i32> {
-        self.0.take()
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        if let Some(context) = self.0 {
-            vm::release_context(context);
-        }
     }
 }
 

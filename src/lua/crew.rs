@@ -6,7 +6,7 @@
 
 use super::coroutine::Coroutine;
 use super::socket::Life;
-use super::vm::{Operation, Stack};
+use super::vm::{Ctx, Operation, Stack};
 use super::voice::Voice;
 use crate::http::Request;
 use crate::http::handshake::Handshake;
@@ -31,7 +31,7 @@ thread_local! {
 pub struct Crew {
     state: RefCell<State>,
     /// `ngx.ctx` where there is no request.
-    pub context: Cell<Option<c_int>>,
+    pub context: RefCell<Ctx>,
     /// What stands in where there is no request.
     apart: Option<Apart>,
     /// `ngx.on_abort`: what runs when the client leaves.

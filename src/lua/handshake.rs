@@ -1,8 +1,10 @@
 //! Code that takes part in TLS handshakes: `ssl_client_hello_by_lua`, `ssl_certificate_by_lua`.
 //!
 //! It runs once per connection, between the client's hello and our answer, and may wait. What it
-//! sets through `ngx.ssl` goes to the handshake's `Change`. Unlike OpenResty's, our certificate
-//! phase also runs where a session is resumed: whether it will be is known to nobody before.
+//! sets through `ngx.ssl` goes to the handshake's `Change`; its `ngx.ctx` stays in the connection's
+//! slots, where requests that come over it look for what theirs lacks. Unlike OpenResty's, our
+//! certificate phase also runs where a session is resumed: whether it will be is known to nobody
+//! before.
 
 use super::conf::{CERTIFICATE, CLIENT_HELLO, Loc, Script};
 use super::coroutine::Coroutine;
@@ -10,25 +12,11 @@ use super::crew::{Apart, Crew};
 use super::phase::{self, Phases};
 use super::run::{self, Lines, Outcome};
 use super::socket::{Around, Life};
-use super::vm;
 use super::voice::Voice;
 use crate::http::Pipeline;
 use crate::http::handshake::{Handshake, HandshakeHandler};
 use crate::log;
-use std::ffi::c_int;
 use std::rc::Rc;
-
-/// `ngx.ctx` of a connection: requests that come over it look there for what theirs lacks.
-#[derive(Default)]
-pub struct Context(pub Option<c_int>);
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        if let Some(context) = self.0 {
-            vm::release_context(context);
-        }
-    }
-}
 
 /// Puts the server's code into its pipeline.
 pub fn install(loc: &Rc<Loc>, p: &mut Pipeline) {

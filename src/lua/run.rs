@@ -39,8 +39,8 @@ const DECLINED: i32 = -5;
 /// What Lua has done with a request so far.
 #[derive(Default)]
 pub struct Progress {
-    /// The reference of `ngx.ctx`, from 1.
-    pub context: Option<i32>,
+    /// `ngx.ctx`
+    pub context: vm::Ctx,
     /// The visit that `context` belongs to; `None`: the next one.
     visit: Option<u8>,
     /// `ngx.exit`'s code, until it is obeyed.
@@ -63,14 +63,6 @@ pub struct Progress {
     pub arguments: Vec<Vec<u8>>,
     /// The piece of the body that a filter sees.
     pub piece: Option<Piece>,
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(context) = self.context {
-            vm::release_context(context);
-        }
-    }
 }
 
 impl Progress {
@@ -153,11 +145,7 @@ pub fn start(script: &Script, phase: Phases) -> Result<(), Vec<u8>> {
     let code = script.code(None).map_err(|no| no.says().to_vec())?;
     let mut coroutine = Coroutine::new(&code)?;
     let crew = Rc::<Crew>::default();
-    let step = crew.enter(|| coroutine.resume(None, phase, &[]));
-    if let Some(context) = crew.context.take() {
-        vm::release_context(context);
-    }
-    match step {
+    match crew.enter(|| coroutine.resume(None, phase, &[])) {
         Step::Done(_) => Ok(()),
         Step::Failed(_, message) => Err(message),
         Step::Asks(_) | Step::Waits(_) | Step::Yielded => {
@@ -258,10 +246,8 @@ fn begin(script: &Script, r: &mut Request, phase: Phases) -> Result<Coroutine, V
     let visit = r.place.visits;
     let progress = r.slots.of::<Progress>();
     let before = progress.visit.replace(visit);
-    if before.is_some_and(|before| before != visit)
-        && let Some(context) = progress.context.take()
-    {
-        vm::release_context(context);
+    if before.is_some_and(|before| before != visit) {
+        progress.context = vm::Ctx::default();
     }
     let code = script.code(Some(r)).map_err(|no| {
         log::error!(r, "failed to load external Lua file {}", log::Raw(no.says()));

@@ -123,7 +123,4 @@ async fn begin(
     let crew = Crew::apart(function, Apart { life, voice: voice.clone(), handshake: None });
     drop(run::lead(&crew, None, phase::TIMER).await);
     log::debug_http!(&*voice, "http lua close fake http connection");
-    if let Some(context) = crew.context.take() {
-        vm::release_context(context);
-    }
 }

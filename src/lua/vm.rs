@@ -741,8 +741,32 @@ fn wait_marker() -> *mut c_void {
     (&raw const WAIT).cast_mut().cast()
 }
 
-/// Gives back the place of a request's `ngx.ctx` in lua-resty-core's table.
-pub fn release_context(reference: c_int) {
+/// A table of `ngx.ctx`, if there is one: of a request, of a connection, of what runs without
+/// either. Its place among lua-resty-core's is given back when this is dropped.
+#[derive(Default)]
+pub struct Ctx(Option<c_int>);
+
+impl Ctx {
+    /// The table that lua-resty-core keeps under this reference.
+    pub fn of(reference: c_int) -> Ctx {
+        Ctx(Some(reference))
+    }
+
+    /// The reference as lua-resty-core wants it: from 1, or -1 for none.
+    pub fn reference(&self) -> c_int {
+        self.0.unwrap_or(-1)
+    }
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        if let Some(reference) = self.0 {
+            release_context(reference);
+        }
+    }
+}
+
+fn release_context(reference: c_int) {
     // A request may outlive the VM at the end of the process.
     let state = VM.try_with(|vm| vm.borrow().as_ref().map(|vm| vm.state));
     let Ok(Some(state)) = state else { return };

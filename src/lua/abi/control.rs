@@ -5,10 +5,9 @@ use super::{bytes, in_phase, need_text, put};
 use crate::http::Request;
 use crate::log::{self, Level};
 use crate::lua::crew::Crew;
-use crate::lua::handshake::Context;
 use crate::lua::phase::{self, BALANCER, HEADER_FILTER, MAY_WAIT, WITH_REQUEST, YIELDABLE};
 use crate::lua::run::{self, Lines, Progress};
-use crate::lua::vm::{self, Stack, Value};
+use crate::lua::vm::{self, Ctx, Stack, Value};
 use crate::lua::voice;
 use mlua_sys::LUA_TTABLE;
 use std::ffi::c_int;
@@ -52,17 +51,17 @@ export! {
         put(in_tls, 0);
         put(tls, -1);
         if vm::current_phase() & phase::ALONE != 0 {
-            return Crew::current().and_then(|crew| crew.context.get()).unwrap_or(-1);
+            return Crew::current().map_or(-1, |crew| crew.context.borrow().reference());
         }
         if let Some(handshake) = Crew::handshake() {
             put(in_tls, 1);
-            return handshake.slots.borrow_mut().of::<Context>().0.unwrap_or(-1);
+            return handshake.slots.borrow_mut().of::<Ctx>().reference();
         }
         answer(WITH_REQUEST, |r| {
             let slots = r.client.slots.borrow();
-            let context = slots.as_ref().and_then(|slots| slots.get::<Context>());
-            put(tls, context.and_then(|context| context.0).unwrap_or(-1));
-            r.slots.of::<Progress>().context.unwrap_or(-1)
+            let context = slots.as_ref().and_then(|slots| slots.get::<Ctx>());
+            put(tls, context.map_or(-1, Ctx::reference));
+            r.slots.of::<Progress>().context.reference()
         })
         .max(NO_REQUEST)
     }
@@ -71,15 +70,15 @@ export! {
         if let Some(crew) = Crew::current()
             && vm::current_phase() & phase::ALONE != 0
         {
-            crew.context.set(Some(reference));
+            crew.context.replace(Ctx::of(reference));
             return OK;
         }
         if let Some(handshake) = Crew::handshake() {
-            handshake.slots.borrow_mut().of::<Context>().0 = Some(reference);
+            *handshake.slots.borrow_mut().of::<Ctx>() = Ctx::of(reference);
             return OK;
         }
         answer(WITH_REQUEST, |r| {
-            r.slots.of::<Progress>().context = Some(reference);
+            r.slots.of::<Progress>().context = Ctx::of(reference);
             OK
         })
     }
