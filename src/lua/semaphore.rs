@@ -111,9 +111,7 @@ impl Operation for Wait {
             stack.push(&Value::Bool(true));
             return 1;
         }
-        stack.push_nil();
-        stack.push_text(b"timeout");
-        2
+        stack.refuse("timeout")
     }
 }
 

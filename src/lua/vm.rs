@@ -373,6 +373,13 @@ impl Stack {
         self.0
     }
 
+    /// Pushes `nil` and a reason: what a function gives that does not do it.
+    pub fn refuse(&mut self, why: impl AsRef<[u8]>) -> c_int {
+        self.push_nil();
+        self.push_text(why.as_ref());
+        2
+    }
+
     /// How many values there are.
     pub fn top(&self) -> c_int {
         // SAFETY: the state is valid as long as the stack is.

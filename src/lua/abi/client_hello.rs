@@ -3,7 +3,6 @@
 use super::{DECLINED, ERROR, Message, OK, R, export, functions, give, need_text, put};
 use crate::http::handshake::Handshake;
 use crate::lua::crew::Crew;
-use crate::lua::phase::HANDSHAKE;
 use crate::lua::vm::{self, Stack, Value};
 use crate::tls::ciphers::Protocol;
 use crate::tls::client_hello::{ClientHello, extension, is_grease};
@@ -76,8 +75,9 @@ export! {
         _r: R, out: *mut *const c_int, len: *mut usize, message: Message,
     ) -> c_int {
         with_handshake(message, |handshake| {
-            let kinds = extensions(&handshake.hello()).filter(|kind| !is_grease(*kind));
-            let kinds: Vec<c_int> = kinds.map(c_int::from).collect();
+            let kinds = handshake.hello().extensions().map(|(kind, _)| kind);
+            let kinds: Vec<c_int> =
+                kinds.filter(|kind| !is_grease(*kind)).map(c_int::from).collect();
             if kinds.is_empty() {
                 return DECLINED;
             }
@@ -126,10 +126,6 @@ pub unsafe fn give_to(found: &[u8], out: *mut *mut u8, len: *mut usize) -> c_int
     OK
 }
 
-fn extensions<'a>(hello: &ClientHello<'a>) -> impl Iterator<Item = u16> + use<'a> {
-    hello.extensions().map(|(kind, _)| kind)
-}
-
 functions! {
     client_hello => push_fact;
 }
@@ -139,11 +135,11 @@ functions! {
 fn push_fact(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let name = need_text(stack, 1)?;
     let fact = match Crew::handshake() {
-        Some(handshake) if vm::current_phase() & HANDSHAKE != 0 => {
+        Some(handshake) => {
             let hello = handshake.hello();
             fact_of_hello(&name, &hello).or_else(|| fact_of_traits(&name, &Traits::of(&hello)))
         }
-        _ => vm::with_request(|r| {
+        None => vm::with_request(|r| {
             let tls = r.client.tls.as_ref()?;
             match &*name {
                 b"server_name" => tls.server_name().map(|name| Value::Text(name.to_vec())),

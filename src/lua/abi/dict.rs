@@ -229,9 +229,7 @@ fn push(
             numbered(stack, |dict| f(dict, &key, tollbar_shm::Value::String(&text)))?
         }
         _ => {
-            stack.push_nil();
-            stack.push_text(b"bad value type");
-            return Ok(2);
+            return Ok(stack.refuse("bad value type"));
         }
     };
     answer(stack, pushed.map(|n| Value::Number(n as f64)))
@@ -261,11 +259,7 @@ fn answer(stack: &mut Stack, value: Result<Value, Error>) -> Result<c_int, Vec<u
             stack.push(&value);
             Ok(1)
         }
-        Err(error) => {
-            stack.push_nil();
-            stack.push_text(error.to_string().as_bytes());
-            Ok(2)
-        }
+        Err(error) => Ok(stack.refuse(error.to_string())),
     }
 }
 

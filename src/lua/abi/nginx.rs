@@ -11,8 +11,8 @@ use std::ffi::c_int;
 /// A string of nginx's.
 #[repr(C)]
 pub struct NgxStr {
-    len: usize,
-    data: *mut u8,
+    pub len: usize,
+    pub data: *mut u8,
 }
 
 export! {

@@ -57,7 +57,7 @@ fn say(stack: &mut Stack, end: &[u8]) -> Result<c_int, Vec<u8>> {
     })?;
     let mut text = match out {
         Ok(text) => text,
-        Err(why) => return refuse(stack, why),
+        Err(why) => return Ok(stack.refuse(why)),
     };
     let before = text.len();
     let said = (1..=stack.top()).try_for_each(|at| append(stack, at, &mut text));
@@ -90,12 +90,6 @@ pub fn may_take_connection(r: &mut Request) -> Result<(), Refused> {
     }
 }
 
-fn refuse(stack: &mut Stack, why: &[u8]) -> Result<c_int, Vec<u8>> {
-    stack.push_nil();
-    stack.push_text(why);
-    Ok(2)
-}
-
 fn flush(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let refused = in_phase(MAY_WAIT, |r| {
         let (is_raw, is_head) = (socket::is_raw(r), is_head_only(r));
@@ -114,7 +108,7 @@ fn flush(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
         }
     })?;
     if let Some(why) = refused {
-        return refuse(stack, why);
+        return Ok(stack.refuse(why));
     }
     stack.push(&Value::Number(1.0));
     Ok(1)
@@ -136,7 +130,7 @@ fn finish(stack: &mut Stack, then: fn(&mut Progress) -> bool) -> Result<c_int, V
         then(progress).then_some(b"seen eof".as_slice())
     })?;
     if let Some(why) = refused {
-        return refuse(stack, why);
+        return Ok(stack.refuse(why));
     }
     stack.push(&Value::Number(1.0));
     Ok(1)

@@ -84,13 +84,6 @@ pub fn current_life() -> Result<Rc<Life>, Vec<u8>> {
     Life::current().ok_or_else(|| b"no request found".to_vec())
 }
 
-/// Pushes `nil` and a reason.
-pub fn refuse(stack: &mut Stack, why: &str) -> Result<c_int, Vec<u8>> {
-    stack.push_nil();
-    stack.push_text(why.as_bytes());
-    Ok(2)
-}
-
 fn done(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     stack.push(&Value::Number(1.0));
     Ok(1)
@@ -115,7 +108,7 @@ fn check_owner(tcp: &Tcp) -> Result<(), Vec<u8>> {
 macro_rules! not_busy {
     ($stack:expr, $tcp:expr, $uses:expr) => {
         if let Some(busy) = $tcp.is_busy($uses) {
-            return refuse($stack, busy.text());
+            return Ok($stack.refuse(busy.text()));
         }
     };
 }
@@ -141,7 +134,7 @@ fn req_socket(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
             set_element(stack, at, HANDLE);
             Ok(1)
         }
-        Err(Refused::Says(why)) => refuse(stack, why),
+        Err(Refused::Says(why)) => Ok(stack.refuse(why)),
         Err(Refused::Error(why)) => Err(why.into()),
     }
 }
@@ -160,17 +153,17 @@ fn bind(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
         let Some(number) = stack.number(3) else {
             let kind = stack.kind_name(3);
             let why = format!("expecting port to be anumber but got type: {kind}");
-            return refuse(stack, &why);
+            return Ok(stack.refuse(&why));
         };
         let Ok(number) = u16::try_from(number as i64) else {
-            return refuse(stack, &format!("bad port number: {}", number as i64));
+            return Ok(stack.refuse(format!("bad port number: {}", number as i64)));
         };
         port = number;
     }
     let text = need_string(stack, 2)?;
     let text = String::from_utf8_lossy(&text);
     if parse_local(&text, port).is_none() {
-        return refuse(stack, "bad address");
+        return Ok(stack.refuse("bad address"));
     }
     log::debug_http!("lua tcp socket bind ip: {text}");
     stack.push_text(format!("{text} {port}").as_bytes());
@@ -234,10 +227,10 @@ fn connect(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let port = match stack.number(3).filter(|_| last >= 3) {
         Some(number) => match u16::try_from(number as i64) {
             Ok(port) => Some(port),
-            Err(_) => return refuse(stack, &format!("bad port number: {}", number as i64)),
+            Err(_) => return Ok(stack.refuse(format!("bad port number: {}", number as i64))),
         },
         None if is_unix => None,
-        None => return refuse(stack, "missing the port number"),
+        None => return Ok(stack.refuse("missing the port number")),
     };
     let name = options.pool.take().unwrap_or_else(|| match port {
         Some(port) => [&host, format!(":{port}").as_bytes()].concat(),
@@ -397,7 +390,7 @@ fn send(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let Some(tcp) = tcp_at(stack, 1).filter(|tcp| tcp.may_write()) else {
         current_life()?;
         say_closed(stack, "send");
-        return refuse(stack, "closed");
+        return Ok(stack.refuse("closed"));
     };
     check_owner(&tcp)?;
     not_busy!(stack, tcp, Busy::TO_WRITE);
@@ -507,11 +500,11 @@ fn reader(stack: &mut Stack) -> Result<Result<Rc<Tcp>, c_int>, Vec<u8>> {
     let Some(tcp) = tcp_at(stack, 1).filter(|tcp| tcp.may_read()) else {
         current_life()?;
         say_closed(stack, "receive");
-        return refuse(stack, "closed").map(Err);
+        return Ok(Err(stack.refuse("closed")));
     };
     check_owner(&tcp)?;
     match tcp.is_busy(Busy::TO_READ) {
-        Some(busy) => refuse(stack, busy.text()).map(Err),
+        Some(busy) => Ok(Err(stack.refuse(busy.text()))),
         None => Ok(Ok(tcp)),
     }
 }
@@ -604,7 +597,7 @@ fn receive_until(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     need_table(stack, 1)?;
     let pattern = need_string(stack, 2)?;
     if pattern.is_empty() {
-        return refuse(stack, "pattern is empty");
+        return Ok(stack.refuse("pattern is empty"));
     }
     let pattern = Rc::new(Pattern::new(&pattern, is_inclusive));
     // SAFETY: the table is at 1; the closure takes it and the userdata off.
@@ -635,7 +628,7 @@ fn iterate(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
         return Err(b"no pattern".to_vec());
     };
     let tcp = tcp_at(stack, lua_upvalueindex(1)).filter(|tcp| tcp.may_read());
-    let Some(tcp) = tcp else { return refuse(stack, "closed") };
+    let Some(tcp) = tcp else { return Ok(stack.refuse("closed")) };
     check_owner(&tcp)?;
     not_busy!(stack, tcp, Busy::TO_READ);
     Receiving::new(tcp, Want::until(&pattern, size)).call(stack)
@@ -654,12 +647,12 @@ fn close(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     current_life()?;
     need_table(stack, 1)?;
     let Some(tcp) = tcp_at(stack, 1).filter(|tcp| tcp.is_open()) else {
-        return refuse(stack, "closed");
+        return Ok(stack.refuse("closed"));
     };
     check_owner(&tcp)?;
     not_busy!(stack, tcp, Busy::ANY);
     if tcp.is_downstream() {
-        return refuse(stack, "attempt to close a request socket");
+        return Ok(stack.refuse("attempt to close a request socket"));
     }
     tcp.close();
     done(stack)
@@ -675,7 +668,7 @@ fn get_reused_times(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     }
     need_table(stack, 1)?;
     let Some(tcp) = tcp_at(stack, 1).filter(|tcp| tcp.is_open()) else {
-        return refuse(stack, "closed");
+        return Ok(stack.refuse("closed"));
     };
     stack.push(&Value::Number(f64::from(tcp.reused())));
     Ok(1)
@@ -699,18 +692,18 @@ fn set_keepalive(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
         true => need_integer(stack, 3)?,
         false => settings.pool_size as i64,
     };
-    let Some(tcp) = tcp_at(stack, 1) else { return refuse(stack, "closed") };
+    let Some(tcp) = tcp_at(stack, 1) else { return Ok(stack.refuse("closed")) };
     let is_gone = tcp.conn().is_some_and(|conn| conn.stream().is_read_closed());
     if is_gone || !tcp.may_read() || !tcp.may_write() {
-        return refuse(stack, "closed");
+        return Ok(stack.refuse("closed"));
     }
     check_owner(&tcp)?;
     not_busy!(stack, tcp, Busy::ANY);
     if tcp.is_downstream() {
-        return refuse(stack, "closed");
+        return Ok(stack.refuse("closed"));
     }
     if tcp.unread() > 0 {
-        return refuse(stack, "unread data in buffer");
+        return Ok(stack.refuse("unread data in buffer"));
     }
     if event::is_ending() {
         log::debug_http!("lua tcp socket set keepalive while process exiting, closing connection");
@@ -719,7 +712,7 @@ fn set_keepalive(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     }
     stack.push_element(1, POOL_NAME as usize);
     let Some(name) = stack.text(-1).map(<[u8]>::to_vec) else {
-        return refuse(stack, "key not found");
+        return Ok(stack.refuse("key not found"));
     };
     if socket::pool_of(&name).is_none() && size <= 0 {
         let what = format!("bad \"pool_size\" option value: {size}");
@@ -728,6 +721,6 @@ fn set_keepalive(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
     match socket::keep(&tcp, &name, size.max(1) as usize, timeout) {
         true => done(stack),
-        false => refuse(stack, "connection in dubious state"),
+        false => Ok(stack.refuse("connection in dubious state")),
     }
 }

@@ -3,6 +3,7 @@
 //! A socket is passed as the address of its userdata, which is looked up and never followed.
 
 use super::handle::{Thing, at_address};
+use super::nginx::NgxStr;
 use super::{
     AGAIN, DONE, ERROR, Message, OK, R, bytes, certificate, export, give, put, put_message,
 };
@@ -16,13 +17,6 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-
-/// A string of nginx.
-#[repr(C)]
-pub struct NgxStr {
-    len: usize,
-    data: *const u8,
-}
 
 thread_local! {
     /// TLS sessions that Lua holds, by number.

@@ -5,7 +5,7 @@ use super::handle::{
     Thing, element_thing, need_integer, need_string, need_table, push_object, push_thing, remember,
     set_element,
 };
-use super::socket::{HANDLE, check_phase, current_life, parse_local, payload, refuse};
+use super::socket::{HANDLE, check_phase, current_life, parse_local, payload};
 use crate::log;
 use crate::lua::socket::{self, Around, DATAGRAM_MAX, Udp};
 use crate::lua::vm::{self, Stack, Value};
@@ -63,7 +63,7 @@ fn bind(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     need_table(stack, 1)?;
     let text = need_string(stack, 2)?;
     if parse_local(&String::from_utf8_lossy(&text), 0).is_none() {
-        return refuse(stack, "bad address");
+        return Ok(stack.refuse("bad address"));
     }
     stack.push_text(&text);
     set_element(stack, 1, BIND);
@@ -88,14 +88,14 @@ fn set_peer_name(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
         _ => 0,
     };
     let Ok(port) = u16::try_from(port) else {
-        return refuse(stack, &format!("bad port number: {port}"));
+        return Ok(stack.refuse(format!("bad port number: {port}")));
     };
     let around = Around::current();
     let udp = match udp_at(stack) {
         Some(udp) => {
             check_owner(&udp)?;
             if udp.is_busy() {
-                return refuse(stack, "socket busy");
+                return Ok(stack.refuse("socket busy"));
             }
             udp.renew(&around);
             udp
@@ -153,11 +153,11 @@ fn open(stack: &mut Stack, doing: &str) -> Result<Result<Rc<Udp>, c_int>, Vec<u8
             let message = format!("attempt to {doing} data on a closed socket");
             vm::with_request(|r| log::error!(&*r, "{message}"));
         }
-        return refuse(stack, "closed").map(Err);
+        return Ok(Err(stack.refuse("closed")));
     };
     check_owner(&udp)?;
     match udp.is_busy() {
-        true => refuse(stack, "socket busy").map(Err),
+        true => Ok(Err(stack.refuse("socket busy"))),
         false => Ok(Ok(udp)),
     }
 }
@@ -180,7 +180,7 @@ fn send(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
             stack.push(&Value::Number(1.0));
             Ok(1)
         }
-        Err(fault) => refuse(stack, &fault.text()),
+        Err(fault) => Ok(stack.refuse(&*fault.text())),
     }
 }
 
@@ -213,11 +213,11 @@ fn close(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     current_life()?;
     need_table(stack, 1)?;
     let Some(udp) = udp_at(stack).filter(|udp| udp.is_open()) else {
-        return refuse(stack, "closed");
+        return Ok(stack.refuse("closed"));
     };
     check_owner(&udp)?;
     if udp.is_busy() {
-        return refuse(stack, "socket busy");
+        return Ok(stack.refuse("socket busy"));
     }
     udp.close();
     stack.push(&Value::Number(1.0));

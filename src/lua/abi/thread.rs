@@ -74,7 +74,7 @@ fn wait(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
             }
             Looked::Ended(number) => return Ok(crew.reap(number, stack)),
             Looked::Gone if at < count || !alive.is_empty() => {}
-            Looked::Gone => return refuse(stack, "already waited or killed"),
+            Looked::Gone => return Ok(stack.refuse("already waited or killed")),
             Looked::Alive(number) => alive.push(number),
         }
     }
@@ -86,12 +86,12 @@ fn kill(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
     let crew = crew()?;
     let key = thread_at(stack, 1, "kill")?;
     match crew.look(key) {
-        Looked::Unknown | Looked::NoThread => refuse(stack, "not user thread"),
-        Looked::NotOurs => refuse(stack, "killer not parent"),
-        Looked::Gone => refuse(stack, "already waited or killed"),
+        Looked::Unknown | Looked::NoThread => Ok(stack.refuse("not user thread")),
+        Looked::NotOurs => Ok(stack.refuse("killer not parent")),
+        Looked::Gone => Ok(stack.refuse("already waited or killed")),
         Looked::Ended(number) => {
             crew.kill(number);
-            refuse(stack, "already terminated")
+            Ok(stack.refuse("already terminated"))
         }
         Looked::Alive(number) => {
             crew.kill(number);
@@ -110,13 +110,13 @@ fn on_abort(stack: &mut Stack) -> Result<c_int, Vec<u8>> {
         return Err(says.into_bytes());
     }
     if !watches {
-        return refuse(stack, "lua_check_client_abort is off");
+        return Ok(stack.refuse("lua_check_client_abort is off"));
     }
     let crew = crew()?;
     let coroutine =
         Coroutine::of_function(stack, 1, true).ok_or_else(|| b"too many light threads".to_vec())?;
     if !crew.set_on_abort(coroutine) {
-        return refuse(stack, "duplicate call");
+        return Ok(stack.refuse("duplicate call"));
     }
     stack.push(&Value::Number(1.0));
     Ok(1)
@@ -138,10 +138,4 @@ fn thread_at(stack: &Stack, at: c_int, function: &str) -> Result<usize, Vec<u8>>
     stack.thread_at(at).ok_or_else(|| {
         format!("bad argument #{at} to '{function}' (lua thread expected)").into_bytes()
     })
-}
-
-fn refuse(stack: &mut Stack, why: &str) -> Result<c_int, Vec<u8>> {
-    stack.push_nil();
-    stack.push_text(why.as_bytes());
-    Ok(2)
 }

@@ -48,10 +48,6 @@ fn set(stack: &mut Stack, name: &str, repeats: bool) -> Result<c_int, Vec<u8>> {
             stack.push(&Value::Number(1.0));
             Ok(1)
         }
-        Err(why) => {
-            stack.push_nil();
-            stack.push_text(why.as_bytes());
-            Ok(2)
-        }
+        Err(why) => Ok(stack.refuse(why)),
     }
 }

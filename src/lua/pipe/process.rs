@@ -252,9 +252,7 @@ impl Operation for Waiting {
 
     fn finish(&mut self, stack: &mut Stack) -> c_int {
         let Some(end) = self.process.ended() else {
-            stack.push_nil();
-            stack.push_text(b"timeout");
-            return 2;
+            return stack.refuse("timeout");
         };
         self.process.close();
         let (reason, status) = end.told();

@@ -166,9 +166,7 @@ fn push_connected(stack: &mut Stack) -> c_int {
 }
 
 pub(super) fn push_fault(stack: &mut Stack, fault: &Fault) -> c_int {
-    stack.push_nil();
-    stack.push_text(fault.text().as_bytes());
-    2
+    stack.refuse(&*fault.text())
 }
 
 /// A connect under way.

@@ -83,9 +83,7 @@ fn push_length(stack: &mut Stack, length: usize) {
 
 fn failed(stack: &mut Stack, tcp: &Tcp, fault: &Fault) -> c_int {
     tcp.is_write_closed.set(true);
-    stack.push_nil();
-    stack.push_text(fault.text().as_bytes());
-    2
+    stack.refuse(&*fault.text())
 }
 
 /// A send under way.
