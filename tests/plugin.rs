@@ -482,6 +482,13 @@ fn versions(lines: &str) -> String {
     )
 }
 
+/// A site with the first version, if there is a compiler for it.
+fn versioned() -> Option<Site> {
+    let site = has_compiler().then(|| Site::whole(&versions("")))?;
+    make(&site, "x", &[]);
+    Some(site)
+}
+
 /// The copies of libraries in a process's memory.
 fn mapped(pid: i32) -> usize {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
@@ -497,11 +504,7 @@ fn mapped(pid: i32) -> usize {
 
 #[test]
 fn a_reload_brings_the_new_file_and_a_bad_one_changes_nothing() {
-    if !has_compiler() {
-        return;
-    }
-    let site = Site::whole(&versions(""));
-    make(&site, "x", &[]);
+    let Some(site) = versioned() else { return };
     site.run(|t| {
         t.ask("GET /").expect("200 one");
         let before = t.expect_procs("worker process", 2);
@@ -550,11 +553,7 @@ fn a_reload_brings_the_new_file_and_a_bad_one_changes_nothing() {
 
 #[test]
 fn no_request_is_lost_while_plugins_are_replaced() {
-    if !has_compiler() {
-        return;
-    }
-    let site = Site::whole(&versions(""));
-    make(&site, "x", &[]);
+    let Some(site) = versioned() else { return };
     site.run(|t| {
         t.ask("GET /").expect("200 one");
         let (address, is_over) = (t.address("PORT"), AtomicBool::new(false));
