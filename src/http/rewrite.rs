@@ -8,7 +8,7 @@ use super::phase::Verdict;
 use super::place::Location;
 use super::regex::Regex;
 use super::template::Template;
-use super::variable::{VarRef, VariableTable};
+use super::variable::{VarRef, VariableTable, name_of};
 use crate::conf::{Reading, Reason, value};
 use crate::log;
 use crate::proto::escape::{Escape, Unescape, unescape};
@@ -350,8 +350,7 @@ impl Condition {
 }
 
 fn parse_variable(text: &str, r: &mut Reading) -> Result<Template, Reason> {
-    let name = text.strip_prefix('$').filter(|n| !n.is_empty());
-    name.ok_or_else(|| Reason::says(format!("invalid variable name \"{text}\"")))?;
+    name_of(text)?;
     Template::parse(text, r)
 }
 
@@ -373,10 +372,7 @@ impl FileTest {
 /// Reads `set $var value`.
 pub fn read_set(r: &mut Reading) -> Result<Op, Reason> {
     let args = r.take_args();
-    let name = args[0].strip_prefix('$').filter(|n| !n.is_empty());
-    let Some(name) = name else {
-        return Err(Reason::says(format!("invalid variable name \"{}\"", args[0])));
-    };
+    let name = name_of(&args[0])?;
     let value = Template::parse(&args[1], r)?;
     let variable = r.shelf.of::<VariableTable>().assign(name)?;
     Ok(Op::Set(variable, value))

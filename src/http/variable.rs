@@ -81,6 +81,12 @@ impl Variable {
     }
 }
 
+/// The name of a variable that a directive writes with its `$`.
+pub fn name_of(text: &str) -> Result<&str, Reason> {
+    let name = text.strip_prefix('$').filter(|name| !name.is_empty());
+    name.ok_or_else(|| Reason::says(format!("invalid variable name \"{text}\"")))
+}
+
 /// A value kept by the request: found or known to be missing.
 type Kept = Option<Rc<[u8]>>;
 

@@ -9,7 +9,7 @@ use crate::event::{self, Role, Zone};
 use crate::http::keyval::{KeyvalZones, Match};
 use crate::http::rewrite::{Op, WantedOps};
 use crate::http::upstream::chooser::{Chooser, WantedChooser};
-use crate::http::variable::VariableBook;
+use crate::http::variable::{VariableBook, name_of};
 use crate::http::{
     Builtin, HttpConf, HttpModule, Merging, Pipeline, Request, Template, VariableTable, var,
 };
@@ -525,9 +525,7 @@ fn set_by_lua(r: &mut Reading) -> Result<(), Reason> {
         true => r.args().to_vec(),
         false => r.take_args(),
     };
-    let Some(name) = words[0].strip_prefix('$').filter(|name| !name.is_empty()) else {
-        return Err(Reason::says(format!("invalid variable name \"{}\"", words[0])));
-    };
+    let name = name_of(&words[0])?;
     r.shelf.of::<Used>().0 = true;
     let variable = r.shelf.of::<VariableTable>().assign(name)?;
     let script = match words.get(1) {

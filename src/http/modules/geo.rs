@@ -2,6 +2,7 @@
 
 use crate::conf::*;
 use crate::http::forwarded::{any_holds, client_address};
+use crate::http::variable::name_of;
 use crate::http::{HttpModule, Merging, Request, Template, VariableTable};
 use crate::proto::header::HeaderId;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -43,9 +44,7 @@ struct Table {
 fn read(r: &mut Reading) -> Result<(), Reason> {
     let args = r.take_args();
     let name = args.last().expect("one or two arguments").clone();
-    let Some(name) = name.strip_prefix('$').filter(|n| !n.is_empty()) else {
-        return Err(Reason::says(format!("invalid variable name \"{name}\"")));
-    };
+    let name = name_of(&name)?;
     let mut table = Table::default();
     if args.len() == 2 {
         table.source = Some(Template::parse(&args[0], r)?);

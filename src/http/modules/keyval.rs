@@ -5,6 +5,7 @@
 use crate::conf::*;
 use crate::event::zone_name_and_size;
 use crate::http::keyval::{KeyvalZones, Match};
+use crate::http::variable::name_of;
 use crate::http::{HttpModule, Merging, Request, Template, VariableTable};
 use crate::sys;
 use std::rc::Rc;
@@ -52,9 +53,7 @@ fn read_zone(r: &mut Reading) -> Result<(), Reason> {
 fn read_keyval(r: &mut Reading) -> Result<(), Reason> {
     let args = r.take_args();
     let key = Template::parse(&args[0], r)?;
-    let Some(name) = args[1].strip_prefix('$').filter(|n| !n.is_empty()) else {
-        return Err(Reason::says(format!("invalid variable name \"{}\"", args[1])));
-    };
+    let name = name_of(&args[1])?;
     let Some(zone) = args[2].strip_prefix("zone=").filter(|n| !n.is_empty()) else {
         return Err(Reason::InvalidParameter(args[2].clone()));
     };

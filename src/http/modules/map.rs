@@ -1,6 +1,7 @@
 //! `map`: a variable whose value depends on another value.
 
 use crate::conf::*;
+use crate::http::variable::name_of;
 use crate::http::{HttpModule, Merging, Regex, Request, Template, VariableTable};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -51,9 +52,7 @@ struct Hosts {
 
 fn read(r: &mut Reading) -> Result<(), Reason> {
     let args = r.take_args();
-    let Some(name) = args[1].strip_prefix('$').filter(|n| !n.is_empty()) else {
-        return Err(Reason::says(format!("invalid variable name \"{}\"", args[1])));
-    };
+    let name = name_of(&args[1])?;
     let source = Template::parse(&args[0], r)?;
     let mut table = Table {
         source,

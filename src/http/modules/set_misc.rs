@@ -7,6 +7,7 @@
 
 use crate::conf::*;
 use crate::http::rewrite::{Op, WantedOps};
+use crate::http::variable::name_of;
 use crate::http::{HttpModule, Merging, Request, Template, VariableTable};
 use crate::log::{self, Raw};
 use crate::proto::digits::{self, Base32, hex};
@@ -129,9 +130,7 @@ fn own(r: &mut Reading, make: Make) -> Result<(), Reason> {
 /// Reads `$variable value …` as a step that assigns what `make` makes of the words `from` on.
 fn step(r: &mut Reading, from: usize, make: Make) -> Result<(), Reason> {
     let (directive, args) = (r.name().to_owned(), r.take_args());
-    let Some(name) = args[0].strip_prefix('$').filter(|name| !name.is_empty()) else {
-        return Err(Reason::says(format!("invalid variable name \"{}\"", args[0])));
-    };
+    let name = name_of(&args[0])?;
     let values = args[from..].iter().map(|text| Template::parse(text, r));
     let values = values.collect::<Result<Vec<_>, _>>()?;
     let variable = r.shelf.of::<VariableTable>().assign(name)?;

@@ -1,6 +1,7 @@
 //! `split_clients`: a variable that cuts clients into groups of given sizes.
 
 use crate::conf::*;
+use crate::http::variable::name_of;
 use crate::http::{HttpModule, Merging, Request, Template, VariableTable};
 use std::rc::Rc;
 
@@ -25,9 +26,7 @@ const WHOLE: u64 = 10_000;
 
 fn read(r: &mut Reading) -> Result<(), Reason> {
     let args = r.take_args();
-    let Some(name) = args[1].strip_prefix('$').filter(|n| !n.is_empty()) else {
-        return Err(Reason::says(format!("invalid variable name \"{}\"", args[1])));
-    };
+    let name = name_of(&args[1])?;
     let source = Template::parse(&args[0], r)?;
     let mut parts: Vec<(u64, Template)> = Vec::new();
     r.rows(|r| {

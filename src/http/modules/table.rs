@@ -5,6 +5,7 @@
 
 use crate::conf::*;
 use crate::http::table::Tables;
+use crate::http::variable::name_of;
 use crate::http::{HttpModule, Merging, Request, Template, VariableTable};
 use std::rc::Rc;
 
@@ -27,9 +28,7 @@ impl HttpModule for Table {
 fn read_table(r: &mut Reading) -> Result<(), Reason> {
     let args = r.take_args();
     let key = Template::parse(&args[0], r)?;
-    let Some(name) = args[1].strip_prefix('$').filter(|n| !n.is_empty()) else {
-        return Err(Reason::says(format!("invalid variable name \"{}\"", args[1])));
-    };
+    let name = name_of(&args[1])?;
     let Some(table) = args[2].strip_prefix("table=").filter(|n| !n.is_empty()) else {
         return Err(Reason::InvalidParameter(args[2].clone()));
     };
